@@ -1,0 +1,45 @@
+package cli_test
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micavm/mica/internal/cli"
+)
+
+// TestMain lets scripts run the commands of this package as programs.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"mica":           run,
+		"amiconfig-mime": run,
+	})
+}
+
+func run() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	code := cli.Main(ctx, cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Getenv}, os.Args)
+	stop()
+	os.Exit(code)
+}
+
+// TestScripts tells one story a file: testdata/script/*.txtar.
+func TestScripts(t *testing.T) {
+	small, err := filepath.Abs("../../cvmfs/testdata/small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("MICA_HOME", filepath.Join(env.WorkDir, ".mica"))
+			env.Setenv("CVMFS_SMALL", small) // a repository made by the original tools
+			return nil
+		},
+	})
+}
