@@ -1,0 +1,41 @@
+# Mica. Two targets are all a newcomer needs: 'make demo' and 'make test'.
+# Both install what is missing (Debian 12, Go and git present, root or sudo).
+
+export CGO_ENABLED := 0
+GO ?= go
+
+.PHONY: build demo demo-stop test check lint race bench clean setup-demo setup-test assets
+
+build: ## bin/mica and bin/mica-guest
+	@mkdir -p bin
+	@$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/mica ./cmd/mica-guest
+
+demo: setup-demo build ## build an image, publish a small OS, boot a machine, log in
+	@scripts/demo.sh
+
+demo-stop: ## remove the demo's machine and stop its server
+	@scripts/demo.sh stop
+
+test: setup-test build ## every test that runs on this computer
+	@test/run.sh
+
+check: lint race ## what a change must pass besides 'make test'
+
+lint:
+	@cd tools && $(GO) build -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@bin/golangci-lint run ./...
+
+race: ## the short tests under the race detector; needs a C compiler
+	@CGO_ENABLED=1 $(GO) test -short -race ./...
+
+bench: setup-test build ## figures and ratios, see bench/README.md
+	@bench/run.sh
+
+setup-demo:
+	@scripts/setup.sh demo
+
+setup-test:
+	@scripts/setup.sh test
+
+clean: ## remove everything that was built; run 'make demo-stop' first
+	@rm -rf bin build
