@@ -1,0 +1,45 @@
+package repository
+
+import "time"
+
+// Argv0 is the name under which the child process runs. Compat: processes of
+// root whose name begins with '@' survive the final kill of systemd (cvmfs:
+// CVMFS_SYSTEMD_NOKILL).
+const Argv0 = "@mica-repository"
+
+// Config is all that the child is told. It travels as JSON through a pipe.
+type Config struct {
+	Name    string   // fully qualified repository name
+	Servers []string // base URLs, in order of preference
+	Proxies string   // grammar of CVMFS_HTTP_PROXY; empty means DIRECT
+	Keys    []string // master public keys, PEM
+
+	CacheDir   string // made if missing; on the machine's own disk
+	Mountpoint string // an existing directory
+	Quota      int64  // bytes the cache may take; 0 means no limit
+
+	RootHash string // mount this revision, whatever the servers say
+	Tag      string // mount the revision of this tag; ignored with RootHash
+
+	// ClockFloor is a moment that certainly has passed, such as the build of the
+	// image. A clock behind it is not believed when signatures are checked.
+	ClockFloor time.Time
+}
+
+// Ready is the child's report that the mount stands.
+type Ready struct {
+	PID      int
+	RootHash string
+	Tag      string
+	Revision uint64
+}
+
+// Status is what a running child says about itself.
+type Status struct {
+	RootHash   string `json:"root_hash"`
+	Tag        string `json:"tag"`
+	Revision   uint64 `json:"revision"`
+	Objects    int64  `json:"objects"`     // downloaded since the start
+	Bytes      int64  `json:"bytes"`       // downloaded, as stored on the server
+	PeakMemory int64  `json:"peak_memory"` // bytes of resident memory at most
+}
