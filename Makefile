@@ -21,8 +21,9 @@ test: setup-test build ## every test that runs on this computer
 
 check: lint race ## what a change must pass besides 'make test'
 
-lint:
-	@cd tools && $(GO) build -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+lint: ## golangci-lint, built from the pinned source on first use (minutes)
+	@cd tools && $(GO) build -o ../bin/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
+	@test -z "$$(bin/gofumpt -l . | tee /dev/stderr)"
 	@bin/golangci-lint run ./...
 
 race: ## the short tests under the race detector; needs a C compiler
