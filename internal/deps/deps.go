@@ -23,5 +23,6 @@ import (
 	_ "golang.org/x/sys/unix"
 	_ "golang.org/x/term"
 	_ "modernc.org/sqlite"
+	_ "mvdan.cc/sh/v3/syntax"
 	_ "pgregory.net/rapid"
 )
