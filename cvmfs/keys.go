@@ -1,0 +1,86 @@
+package cvmfs
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+)
+
+// ParsePublicKeys reads every RSA public key (PUBLIC KEY or RSA PUBLIC KEY) in
+// PEM data. Data without one, other blocks, and text between blocks that looks
+// like a damaged block are errors wrapping ErrMalformed.
+func ParsePublicKeys(data []byte) ([]*rsa.PublicKey, error) {
+	var keys []*rsa.PublicKey
+	for {
+		block, rest := pem.Decode(data)
+		if block == nil {
+			if bytes.Contains(data, []byte("-----BEGIN")) {
+				return nil, fmt.Errorf("public key: damaged PEM block: %w", ErrMalformed)
+			}
+			break
+		}
+		key, err := parsePublicKey(block)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+		data = rest
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("public key: no PEM block: %w", ErrMalformed)
+	}
+	return keys, nil
+}
+
+func parsePublicKey(block *pem.Block) (*rsa.PublicKey, error) {
+	switch block.Type {
+	case "PUBLIC KEY":
+		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
+		}
+		key, ok := parsed.(*rsa.PublicKey)
+		if !ok {
+			return nil, fmt.Errorf("public key: not RSA: %w", ErrMalformed)
+		}
+		return key, nil
+	case "RSA PUBLIC KEY":
+		key, err := x509.ParsePKCS1PublicKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
+		}
+		return key, nil
+	}
+	return nil, fmt.Errorf("public key: PEM block %q: %w", clip(block.Type), ErrMalformed)
+}
+
+// ParsePrivateKey reads the first RSA private key (PRIVATE KEY or RSA PRIVATE
+// KEY, not encrypted) in PEM data. Errors wrap ErrMalformed and never repeat
+// any of the data.
+func ParsePrivateKey(data []byte) (*rsa.PrivateKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, fmt.Errorf("private key: no PEM block: %w", ErrMalformed)
+	}
+	switch block.Type {
+	case "PRIVATE KEY":
+		parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("private key: %w", ErrMalformed)
+		}
+		key, ok := parsed.(*rsa.PrivateKey)
+		if !ok {
+			return nil, fmt.Errorf("private key: not RSA: %w", ErrMalformed)
+		}
+		return key, nil
+	case "RSA PRIVATE KEY":
+		key, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("private key: %w", ErrMalformed)
+		}
+		return key, nil
+	}
+	return nil, fmt.Errorf("private key: PEM block %q: %w", clip(block.Type), ErrMalformed)
+}
