@@ -1,0 +1,226 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/uuid"
+
+	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/progress"
+	"github.com/micavm/mica/internal/undo"
+)
+
+// Order is a machine to be created.
+type Order struct {
+	Spec        Spec   // Name, Driver, sizes, Image.Path, Forwards, Accel, Context
+	ContextFrom string // where the context came from, for people
+	User        string // who mica ssh logs in as; empty is root
+	AllowLarge  bool   // the context may be larger than clouds deliver
+	Off         bool   // do not start it
+}
+
+const contextFile = "context"
+
+// Check says whether the order could be carried out, without doing anything,
+// and returns the report of the platform.
+func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
+	if err := o.Spec.Validate(); err != nil {
+		return Report{}, err
+	}
+	if err := CheckContext(len(o.Spec.Context), o.AllowLarge); err != nil {
+		return Report{}, err
+	}
+	d, err := f.Drivers.Get(o.Spec.Driver)
+	if err != nil {
+		return Report{}, err
+	}
+	if r, err := load(f.Home.machine(o.Spec.Name)); err == nil && r.Phase == PhaseCreated {
+		return Report{}, taken(o.Spec.Name)
+	}
+	if err := checkBootImage(o.Spec.Image.Path); err != nil {
+		return Report{}, err
+	}
+	report, err := d.Probe(ctx)
+	if err != nil {
+		return report, err
+	}
+	for _, w := range report.Warnings {
+		f.say("%s", w)
+	}
+	return report, f.checkPorts(o.Spec)
+}
+
+func taken(name string) error {
+	return fail.New(fail.Conflict, "a machine named %q exists already", name).
+		Hint("choose another name, or 'mica destroy %s' first", name)
+}
+
+// Create makes the machine and starts it. After an error, or if ctx is
+// cancelled before it has started, nothing is left of it.
+func (f *Fleet) Create(ctx context.Context, o Order) (*Record, error) {
+	if _, err := f.Check(ctx, &o); err != nil {
+		return nil, err
+	}
+	if err := f.Home.make(); err != nil {
+		return nil, err
+	}
+	driver, err := f.Drivers.Get(o.Spec.Driver)
+	if err != nil {
+		return nil, err
+	}
+	h, err := f.reserve(ctx, o)
+	if err != nil {
+		return nil, noSpace(err)
+	}
+	defer h.release()
+	h.driver = driver
+	u := undo.New(f.log())
+	defer u.Run(ctx)
+	u.Add("machine "+o.Spec.Name, func(ctx context.Context) error { return f.clear(ctx, h, h.spec().Dir) })
+	if err := f.furnish(ctx, h, o); err != nil {
+		return nil, noSpace(fmt.Errorf("creating %q: %w", o.Spec.Name, err))
+	}
+	if !o.Off {
+		h.state = Stopped
+		if err := f.start(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	if err := h.save(h.spec().Dir); err != nil {
+		return nil, err
+	}
+	u.Release()
+	return h.Record, nil
+}
+
+// reserve makes the folder with its lock and record, under its name or not at
+// all. What a killed command left under that name is cleared first.
+func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
+	id, err := uuid.NewRandomFromReader(f.random())
+	if err != nil {
+		return nil, fmt.Errorf("choosing an id: %w", err)
+	}
+	spec := o.Spec
+	spec.ID, spec.Context, spec.Dir = id.String(), nil, f.Home.machine(spec.Name)
+	user := o.User
+	if user == "" {
+		user = "root"
+	}
+	r := &Record{
+		Schema: recordSchema, Phase: PhaseCreating, Created: f.now().UTC(), User: user, Context: o.ContextFrom,
+		Instance: Instance{Spec: spec}, Journal: []Step{},
+	}
+	if err := f.pickPorts(r, nil); err != nil {
+		return nil, err
+	}
+	fresh, err := os.MkdirTemp(f.Home.machines(), newPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("creating %q: %w", spec.Name, err)
+	}
+	lock, err := newLock(fresh)
+	if err == nil {
+		err = r.save(fresh)
+	}
+	for try := 0; err == nil; try++ {
+		err = os.Rename(fresh, spec.Dir) // fails where the name is taken: a machine's folder is never empty
+		if err == nil {
+			return &held{Record: r, lock: lock}, nil
+		}
+		if _, serr := os.Stat(spec.Dir); serr != nil || try == 3 {
+			break
+		}
+		err = f.evict(ctx, spec.Name)
+	}
+	if lock != nil {
+		lock.unlock()
+	}
+	_ = os.RemoveAll(fresh)
+	return nil, err
+}
+
+// evict clears what a killed command left under a name that is wanted, or says
+// that the name is taken.
+func (f *Fleet) evict(ctx context.Context, name string) error {
+	dir := f.Home.machine(name)
+	l, err := tryLock(dir)
+	var busy *busyError
+	switch {
+	case errors.As(err, &busy):
+		return fail.New(fail.Conflict, "another command is making or changing a machine named %q: %w", name, err).
+			Hint("choose another name")
+	case notThere(err):
+		return nil
+	case err != nil:
+		return err
+	}
+	h := &held{lock: l}
+	defer h.release()
+	r, err := load(dir)
+	if err != nil && !notThere(err) {
+		return fail.New(fail.Conflict, "the folder of %q holds a damaged record: %w", name, err).
+			Hint("'mica destroy --force %s' removes it", name)
+	}
+	if err == nil {
+		if r.Phase == PhaseCreated {
+			return taken(name)
+		}
+		h.Record = r
+	}
+	f.say("clearing what a killed command left of %q", name)
+	return f.clear(ctx, h, dir)
+}
+
+// furnish fills the reserved folder and makes the instance.
+func (f *Fleet) furnish(ctx context.Context, h *held, o Order) error {
+	sink := progress.Or(f.Progress)
+	spec := h.spec()
+	if err := f.note(h.Record, "key pair", keyFile); err != nil {
+		return err
+	}
+	public, err := makeKeys(spec, f.random())
+	if err != nil {
+		return err
+	}
+	if err := f.note(h.Record, "context", contextFile); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(spec.Path(contextFile), o.Spec.Context, 0o600); err != nil {
+		return err
+	}
+	if err := f.note(h.Record, "boot image", o.Spec.Image.Path); err != nil {
+		return err
+	}
+	sink.Emit(progress.Event{ID: spec.Name, Phase: "taking the boot image"})
+	image, err := f.adoptImage(ctx, spec)
+	if err != nil {
+		return err
+	}
+	spec.Image = image
+	h.Instance.Spec = spec
+	if err := f.note(h.Record, "instance", spec.Driver+" "+spec.ID); err != nil {
+		return err
+	}
+	order := spec
+	order.Context, order.PublicKeys = o.Spec.Context, append([]string{public}, o.Spec.PublicKeys...)
+	instance, err := h.driver.Create(ctx, order)
+	if err != nil {
+		return err
+	}
+	h.Instance.Handle = instance.Handle
+	h.Phase = PhaseCreated
+	return f.note(h.Record, "created", "")
+}
+
+// Context returns the context the machine was created with.
+func (f *Fleet) Context(name string) ([]byte, error) {
+	data, err := os.ReadFile(filepath.Join(f.Home.machine(name), contextFile))
+	if notThere(err) {
+		return nil, f.Home.unknown(name)
+	}
+	return data, err
+}

@@ -1,0 +1,86 @@
+package machine
+
+import (
+	"net"
+	"slices"
+	"strconv"
+
+	"github.com/micavm/mica/internal/fail"
+)
+
+// Automatic ports are taken upwards from here: stable from one start to the
+// next, and below the range that systems use for outgoing connections.
+const (
+	firstPort = 2222
+	lastPort  = 32000
+)
+
+// pickPorts chooses the automatic host ports of a machine: the ones it has, if
+// they are free, else ones that no other machine's record claims. It changes
+// the record in memory only.
+func (f *Fleet) pickPorts(r *Record, taken map[int]bool) error {
+	var claimed map[int]bool
+	forwards := slices.Clone(r.Instance.Spec.Forwards)
+	for i, fwd := range forwards {
+		if !fwd.Auto || fwd.Host != 0 && !taken[fwd.Host] && portFree(fwd.Host) {
+			continue
+		}
+		if claimed == nil {
+			claimed = f.claimedPorts(r.spec().Name)
+			for _, other := range forwards {
+				claimed[other.Host] = true
+			}
+		}
+		port := firstPort
+		for claimed[port] || taken[port] || !portFree(port) {
+			if port++; port > lastPort {
+				return fail.New(fail.Conflict, "no free port between %d and %d", firstPort, lastPort).Hint("name one with --port")
+			}
+		}
+		if fwd.Host != 0 {
+			f.say("port %d is taken by another program: using %d", fwd.Host, port)
+		}
+		claimed[port], forwards[i].Host = true, port
+	}
+	r.Instance.Spec.Forwards = forwards
+	return nil
+}
+
+// claimedPorts are the host ports in all other machines' records, on or off.
+func (f *Fleet) claimedPorts(except string) map[int]bool {
+	claimed := map[int]bool{}
+	names, _ := f.Home.names()
+	for _, name := range names {
+		if name == except {
+			continue
+		}
+		if r, err := load(f.Home.machine(name)); err == nil {
+			for _, fwd := range r.spec().Forwards {
+				claimed[fwd.Host] = true
+			}
+		}
+	}
+	return claimed
+}
+
+// checkPorts refuses ports that the user named and another program holds.
+// A port can still be lost between here and the start: then the driver says so.
+func (f *Fleet) checkPorts(s Spec) error {
+	for _, fwd := range s.Forwards {
+		if !fwd.Auto && !portFree(fwd.Host) {
+			return fail.New(fail.Conflict, "port %d of this computer is taken, or not allowed", fwd.Host).
+				Hint("name another one, or leave the choice to mica with 'auto'")
+		}
+	}
+	return nil
+}
+
+// portFree tries to listen. The listener is closed at once and never accepts,
+// so nothing lingers.
+func portFree(port int) bool {
+	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
