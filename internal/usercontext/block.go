@@ -65,11 +65,13 @@ const (
 //
 // Differs: markers with blanks or a carriage return around them, a last line
 // without LF, and blanks around "=" are accepted, each with a Problem.
-func ParseBlock(data []byte) Block {
+func ParseBlock(data []byte) Block { return parseBlock(splitLines(data)) }
+
+func parseBlock(lines []line) Block {
 	var b Block
 	b.Keys = map[string]string{}
 	exactBegin := false // the original is inside the block, too
-	for _, l := range splitLines(data) {
+	for _, l := range lines {
 		text := strings.TrimSuffix(l.text, "\r")
 		word := strings.Trim(text, " \t")
 		exact := l.ended && l.text == word
@@ -129,7 +131,8 @@ func (b *Block) marker(l line, word string) {
 func (b *Block) setting(l line, text string, seen bool) {
 	rawKey, rawValue, found := strings.Cut(text, "=")
 	if !found {
-		if word := strings.TrimSpace(text); word != "" && !strings.HasPrefix(word, "#") {
+		_, header := sectionHeader(text) // of a block without an end, which is said once
+		if word := strings.TrimSpace(text); word != "" && word[0] != '#' && !header {
 			b.add("U002", Error, l.number, 1, "a line without \"=\" in the block is ignored", "write key=value")
 		}
 		return
@@ -236,8 +239,10 @@ func source(key, value string) Outcome {
 			return Outcome{Kind: Lost, Why: "the shell makes the assignment in a pipeline, where it is lost"}
 		case c == '&':
 			return Outcome{Kind: Lost, Why: "the shell makes the assignment in the background, where it is lost"}
-		case c == '<' || c == '>':
-			return Outcome{Kind: Cut, Value: out.String(), Why: "the shell redirects to or from a file at \"" + string(c) + "\""}
+		case c == '<':
+			return Outcome{Kind: Lost, Why: "the shell wants to read from a file at \"<\""}
+		case c == '>':
+			return Outcome{Kind: Cut, Value: out.String(), Why: "the shell writes a file at \">\""}
 		case c == '(' || c == ')':
 			return Outcome{Kind: Lost, Why: "the shell stops with a syntax error"}
 		default:

@@ -50,8 +50,9 @@ var (
 // with a #! line of its own does not make a script run twice; it accepts
 // interpreter options and carriage returns; it keeps blank lines; and it cuts the
 // sections off where they follow an exit.
-func ParseScript(data []byte) Script {
-	lines := splitLines(data)
+func ParseScript(data []byte) Script { return parseScript(splitLines(data)) }
+
+func parseScript(lines []line) Script {
 	first := slices.IndexFunc(lines, func(l line) bool { return strings.Trim(l.text, " \t\r") != "" })
 	if first < 0 || !strings.HasPrefix(lines[first].text, "#!") {
 		return Script{Original: originalScript(lines)}
@@ -78,7 +79,7 @@ func scriptEnd(lines []line, first int) int {
 		text := strings.TrimSuffix(lines[i].text, "\r")
 		name, header := sectionHeader(text)
 		switch {
-		case exited && header && (text == BlockBegin || KnownSection(name)):
+		case exited && header && (text == BlockBegin || KnownSection(lowerASCII(name))):
 			// Comments above a section belong to it.
 			for i > first+1 && !exitLine.MatchString(strings.TrimSuffix(lines[i-1].text, "\r")) {
 				i--
