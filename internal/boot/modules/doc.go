@@ -1,0 +1,12 @@
+// Package modules loads kernel modules from an initramfs without modprobe: it
+// resolves names and hardware aliases through depmod's modules.dep,
+// modules.alias and modules.softdep, and hands each file to the kernel.
+//
+// The kernel decompresses modules itself where it was built to; elsewhere the
+// package does it (gzip, xz, zstd). Blacklists and options in /etc/modprobe.d are
+// not read: a boot image has none.
+//
+// The files come from the image's own module tree, which depmod wrote. They are
+// parsed defensively all the same, since a truncated initramfs must give an
+// error and not a panic of PID 1.
+package modules
