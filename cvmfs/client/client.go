@@ -1,0 +1,286 @@
+package client
+
+import (
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+)
+
+var (
+	// ErrOutdated says that a server offers a revision older than one seen before.
+	ErrOutdated = errors.New("older than a revision seen before")
+	// ErrNoTag says that the repository has no such tag.
+	ErrNoTag = errors.New("no such tag")
+	// ErrUnsupported says that an entry uses a part of the format that this
+	// client does not read.
+	ErrUnsupported = errors.New("not supported by this client")
+)
+
+// Pin fixes the revision. The zero value means the newest one.
+type Pin struct {
+	RootHash cvmfs.Hash // wins over Tag; needs no signature and, once cached, no network
+	Tag      string
+}
+
+// Options say which repository, from where, and how. Name, Servers, MasterKeys
+// and CacheDir must be given; keys are not needed with a root hash.
+type Options struct {
+	Name       string
+	Servers    []string // base URLs (http, https, file) in order of preference
+	Proxies    string   // grammar of CVMFS_HTTP_PROXY; empty means DIRECT
+	MasterKeys []*rsa.PublicKey
+	CacheDir   string
+	Quota      int64 // bytes of cached objects, 0 for no limit
+	Pin        Pin
+
+	Timeout time.Duration // for connecting, and for a stalled transfer; 0 means 5 s through a proxy, 10 s direct
+	Retries int           // of a failed transfer before another way is tried; 0 means 1, negative none
+	Backoff time.Duration // before the first retry at most; 0 means 2 s
+
+	Nameservers []string          // addresses; empty means those of the system
+	Vars        map[string]string // for symbolic links; CVMFS_FQRN and CVMFS_ARCH are added
+	MaxCatalogs int               // open at the same time; 0 means 32
+	UserAgent   string
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+const (
+	defaultCatalogs = 32
+	maxCatalogSize  = 2 << 30   // inflated, where the format does not say
+	maxSmallObject  = 1 << 20   // certificates
+	maxHistory      = 512 << 20 // inflated
+	maxSigned       = 128 << 10 // manifest and whitelist
+)
+
+// Repository is one repository at one revision, which Refresh may change. It is
+// safe for concurrent use.
+type Repository struct {
+	opt   Options
+	log   *slog.Logger
+	net   *transfer.Client
+	cache *objectcache.Cache
+	vars  map[string]string
+	start time.Time
+
+	life  context.Context //nolint:containedctx // ends with Close; shared downloads outlive the request that began them
+	end   context.CancelFunc
+	tasks sync.WaitGroup
+
+	tree    atomic.Pointer[tree]
+	offline atomic.Bool
+	refresh sync.Mutex // one Refresh at a time
+
+	mu      sync.Mutex // guards flights
+	flights map[cvmfs.Hash]*flight
+	ahead   chan struct{} // slots of downloads nobody waits for
+
+	stats counters
+}
+
+// Open finds the revision, loads its root catalogue and returns the repository.
+func Open(ctx context.Context, opt Options) (*Repository, error) {
+	if err := cvmfs.CheckName(opt.Name); err != nil {
+		return nil, err
+	}
+	if opt.CacheDir == "" {
+		return nil, fmt.Errorf("opening repository %q: no cache directory given", opt.Name)
+	}
+	if len(opt.MasterKeys) == 0 && opt.Pin.RootHash.IsZero() {
+		return nil, fmt.Errorf("opening repository %q: no master key given: %w", opt.Name, cvmfs.ErrUntrusted)
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	if opt.Now == nil {
+		opt.Now = time.Now
+	}
+	if opt.MaxCatalogs <= 0 {
+		opt.MaxCatalogs = defaultCatalogs
+	}
+	if opt.Retries == 0 {
+		opt.Retries = 1
+	}
+	if opt.UserAgent == "" {
+		opt.UserAgent = "cvmfs Fuse 2.12 (mica)" // Compat: some proxies let only clients of that name through
+	}
+	proxies, err := transfer.ParseProxies(opt.Proxies, os.Getenv("http_proxy"), opt.Log)
+	if err != nil {
+		return nil, err
+	}
+	net, err := transfer.New(transfer.Config{
+		Servers: opt.Servers, Proxies: proxies, Timeout: opt.Timeout, Retries: opt.Retries, Backoff: opt.Backoff,
+		Nameservers: opt.Nameservers, UserAgent: opt.UserAgent, Now: opt.Now, Log: opt.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
+	}
+	cache, err := objectcache.Open(opt.CacheDir, objectcache.Options{Name: opt.Name, Quota: opt.Quota, Now: opt.Now, Log: opt.Log})
+	if err != nil {
+		return nil, err
+	}
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	r := &Repository{
+		opt: opt, log: opt.Log, net: net, cache: cache, vars: variables(opt), start: opt.Now(),
+		life: life, end: end, flights: map[cvmfs.Hash]*flight{}, ahead: make(chan struct{}, aheadSlots),
+	}
+	if err := r.load(ctx); err != nil {
+		_ = r.Close()
+		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
+	}
+	return r, nil
+}
+
+// load attaches the root catalogue of the wanted revision.
+func (r *Repository) load(ctx context.Context) error {
+	want, err := r.resolve(ctx)
+	if err != nil {
+		return err
+	}
+	t, err := r.plant(ctx, want)
+	if err != nil {
+		return err
+	}
+	r.tree.Store(t)
+	return r.arrived(want)
+}
+
+// Close ends all background work. Files that are still open stay readable as far
+// as they are cached, nothing else may be called afterwards.
+func (r *Repository) Close() error {
+	r.mu.Lock() // no download starts after this
+	r.end()
+	r.mu.Unlock()
+	r.tasks.Wait()
+	if t := r.tree.Load(); t != nil {
+		t.close()
+	}
+	r.net.Close()
+	return r.cache.Close()
+}
+
+// Name returns the fully qualified repository name.
+func (r *Repository) Name() string { return r.opt.Name }
+
+// RootHash returns the hash of the root catalogue that is shown.
+func (r *Repository) RootHash() cvmfs.Hash { return r.tree.Load().root.hash }
+
+// Revision returns the revision number that is shown.
+func (r *Repository) Revision() uint64 { return r.tree.Load().revision }
+
+// Tag returns the tag the repository is pinned to, if it is.
+func (r *Repository) Tag() string { return r.opt.Pin.Tag }
+
+// Pinned reports whether the revision is fixed for the life of the Repository.
+func (r *Repository) Pinned() bool { return r.opt.Pin != (Pin{}) }
+
+// Offline reports whether the last search for the newest revision failed and
+// what is shown is the newest one known.
+func (r *Repository) Offline() bool { return r.offline.Load() }
+
+// TTL returns how long the revision is good before Refresh should be called.
+func (r *Repository) TTL() time.Duration { return r.tree.Load().ttl }
+
+// Refresh looks for a newer revision and switches to it. A pinned repository
+// never changes. Files that are open keep their content.
+func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
+	if r.Pinned() {
+		return false, nil
+	}
+	r.refresh.Lock()
+	defer r.refresh.Unlock()
+	want, err := r.newest(ctx)
+	if err != nil {
+		r.offline.Store(true)
+		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
+	}
+	r.offline.Store(false)
+	old := r.tree.Load()
+	if want.hash == old.root.hash {
+		return false, nil
+	}
+	t, err := r.plant(ctx, want)
+	if err != nil {
+		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
+	}
+	r.tree.Store(t)
+	old.close()
+	r.log.Info("new revision", "repository", r.opt.Name, "revision", want.revision, "root_hash", want.hash.String())
+	return true, r.arrived(want)
+}
+
+// Follow refreshes whenever the time to live has passed, until ctx ends, and
+// calls changed after each switch.
+func (r *Repository) Follow(ctx context.Context, changed func()) {
+	const retry = 180 * time.Second // Compat: after a failure (cvmfs: cvmfs/fuse_remount.cc)
+	for {
+		wait := r.TTL()
+		if r.Offline() {
+			wait = min(wait, retry)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-t.C:
+		}
+		ok, err := r.Refresh(ctx)
+		if err != nil && ctx.Err() == nil {
+			r.log.Warn("no newer revision to be had", "repository", r.opt.Name, "err", err)
+		}
+		if ok && changed != nil {
+			changed()
+		}
+	}
+}
+
+// SetNameservers replaces the name servers asked for the names of servers and
+// proxies. The system's own configuration may be out of reach by then.
+func (r *Repository) SetNameservers(addresses []string) { r.net.SetNameservers(addresses) }
+
+// Nameservers returns the name servers that were set, if any.
+func (r *Repository) Nameservers() []string { return r.net.Nameservers() }
+
+// Servers returns the base URLs and the index of the one in use.
+func (r *Repository) Servers() (urls []string, active int) { return r.net.Servers() }
+
+// Proxies returns the groups of proxies and the one in use.
+func (r *Repository) Proxies() (groups [][]string, active string) { return r.net.Proxies() }
+
+// StopWriting ends all writing to the cache's disk for good, so that its file
+// system can be remounted read-only. Reading goes on.
+func (r *Repository) StopWriting() { r.cache.ReadOnly() }
+
+// CacheUsage returns the bytes of objects in the cache and its limit.
+func (r *Repository) CacheUsage() (bytes, quota int64) { return r.cache.Usage() }
+
+// EvictCache removes the objects that were not used for the longest time until
+// at most target bytes are left.
+func (r *Repository) EvictCache(ctx context.Context, target int64) error {
+	_, err := r.cache.Evict(ctx, target)
+	return err
+}
+
+// arrived records that a verified revision was reached.
+func (r *Repository) arrived(want revision) error {
+	if want.manifest == nil {
+		return nil
+	}
+	if err := r.writeBreadcrumb(want.manifest); err != nil && !errors.Is(err, fs.ErrPermission) {
+		r.log.Warn("the revision is not remembered for an offline start", "err", err)
+	}
+	return nil
+}

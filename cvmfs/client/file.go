@@ -1,0 +1,241 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sort"
+	"sync"
+	"syscall"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
+)
+
+var (
+	errNotDir error = syscall.ENOTDIR
+	errIsDir  error = syscall.EISDIR
+)
+
+// keptChunks is how many chunks of a file stay open between reads.
+const keptChunks = 3
+
+// File is an open regular file. It shows the content it had when it was opened,
+// whatever happens to the revision meanwhile. It is safe for concurrent use.
+type File struct {
+	r     *Repository
+	path  string
+	entry catalog.Entry
+	whole *objectcache.Object // nil for chunked and empty files
+
+	chunks []catalog.Chunk
+	mu     sync.Mutex // guards the following
+	kept   []keptChunk
+	last   int // chunk read last, to notice sequential reading
+	closed bool
+}
+
+type keptChunk struct {
+	index  int
+	object *objectcache.Object
+}
+
+// Open opens a regular file. A file stored whole is complete in the cache when
+// Open returns; of a chunked one the chunks come when they are read.
+func (r *Repository) Open(ctx context.Context, p string) (*File, error) {
+	p = clean(p)
+	e, err := r.lookup(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	f, err := r.openEntry(ctx, p, *e)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: display(p), Err: err}
+	}
+	return f, nil
+}
+
+func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (*File, error) {
+	f := &File{r: r, path: p, entry: e, last: -1}
+	switch {
+	case e.IsDir():
+		return nil, errIsDir
+	case !e.IsRegular():
+		return nil, fmt.Errorf("%w: not a regular file", fs.ErrInvalid)
+	case e.IsExternal():
+		return nil, fmt.Errorf("external data: %w", ErrUnsupported)
+	case e.Size == 0: // nothing to fetch
+		return f, nil
+	case e.IsChunked():
+		chunks, err := r.Chunks(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		if len(chunks) > 0 {
+			f.chunks = chunks
+			return f, nil
+		}
+		if e.Hash.IsZero() {
+			return nil, fmt.Errorf("chunked file without chunks: %w", cvmfs.ErrMalformed)
+		}
+	}
+	o, err := r.object(ctx, wholeOf(e))
+	if err != nil {
+		return nil, err
+	}
+	f.whole = o
+	return f, nil
+}
+
+func wholeOf(e catalog.Entry) want {
+	return want{hash: e.Hash, compression: e.Compression, size: e.Size}
+}
+
+func (f *File) chunk(i int) want {
+	c := f.chunks[i]
+	return want{hash: c.Hash, suffix: cvmfs.SuffixPartial, compression: f.entry.Compression, size: c.Size}
+}
+
+// Entry returns the entry the file was opened with.
+func (f *File) Entry() catalog.Entry { return f.entry }
+
+// Size returns the length in bytes.
+func (f *File) Size() int64 { return f.entry.Size }
+
+// Fd returns a descriptor of the whole content, valid until Close, or false if
+// the content is in pieces.
+func (f *File) Fd() (fd uintptr, ok bool) {
+	if f.whole == nil {
+		return 0, false
+	}
+	return f.whole.Fd(), true
+}
+
+// ReadAt implements io.ReaderAt. Reading a chunked file may wait for downloads;
+// ReadAtContext lets the caller give up.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	return f.ReadAtContext(context.Background(), p, off)
+}
+
+// ReadAtContext is ReadAt for a reader that may give up when ctx ends.
+func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, &fs.PathError{Op: "read", Path: display(f.path), Err: fs.ErrInvalid}
+	}
+	if off >= f.entry.Size {
+		return 0, io.EOF
+	}
+	if f.whole != nil {
+		return f.whole.ReadAt(p, off)
+	}
+	n := 0
+	for n < len(p) && off < f.entry.Size {
+		i := sort.Search(len(f.chunks), func(i int) bool { return f.chunks[i].Offset+f.chunks[i].Size > off })
+		if i == len(f.chunks) {
+			break
+		}
+		c := f.chunks[i]
+		o, err := f.acquire(ctx, i)
+		if err != nil {
+			return n, &fs.PathError{Op: "read", Path: display(f.path), Err: err}
+		}
+		part := p[n:min(len(p), n+int(min(c.Offset+c.Size-off, int64(len(p)))))]
+		got, err := o.ReadAt(part, off-c.Offset)
+		_ = o.Close()
+		n += got
+		off += int64(got)
+		if got < len(part) {
+			if err == nil || errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF // the object was checked for its size
+			}
+			return n, &fs.PathError{Op: "read", Path: display(f.path), Err: err}
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// acquire returns a chunk, and has the next one fetched if reading is sequential.
+func (f *File) acquire(ctx context.Context, i int) (*objectcache.Object, error) {
+	f.mu.Lock()
+	sequential := i == f.last+1
+	f.last = i
+	for _, k := range f.kept {
+		if k.index == i {
+			o := k.object.Again()
+			f.mu.Unlock()
+			return o, nil
+		}
+	}
+	f.mu.Unlock()
+	if sequential && i+1 < len(f.chunks) {
+		f.r.fetchAhead(f.chunk(i + 1))
+	}
+	o, err := f.r.object(ctx, f.chunk(i))
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		if len(f.kept) == keptChunks {
+			_ = f.kept[0].object.Close()
+			f.kept = append(f.kept[:0], f.kept[1:]...)
+		}
+		f.kept = append(f.kept, keptChunk{i, o.Again()})
+	}
+	return o, nil
+}
+
+// Close ends the use of the file.
+func (f *File) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return fs.ErrClosed
+	}
+	f.closed = true
+	for _, k := range f.kept {
+		_ = k.object.Close()
+	}
+	f.kept = nil
+	if f.whole != nil {
+		return f.whole.Close()
+	}
+	return nil
+}
+
+// fetchAhead downloads an object that will probably be wanted, if there is a
+// slot for it and it is not there yet.
+func (r *Repository) fetchAhead(w want) bool {
+	if r.cache.Has(w.hash) {
+		return true
+	}
+	select {
+	case r.ahead <- struct{}{}:
+	default:
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.life.Err() != nil {
+		<-r.ahead
+		return false
+	}
+	r.tasks.Go(func() {
+		defer func() { <-r.ahead }()
+		o, err := r.object(r.life, w)
+		if err != nil {
+			r.log.Debug("fetching ahead", "object", w.hash.String(), "err", err)
+			return
+		}
+		r.stats.ahead.Add(1)
+		_ = o.Close()
+	})
+	return true
+}

@@ -1,0 +1,223 @@
+package objectcache
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/cvmfs"
+)
+
+// Txn is an object being written. Nobody sees it before Commit.
+type Txn struct {
+	c      *Cache
+	hash   cvmfs.Hash
+	f      *os.File
+	name   string // in txn; empty if the object lives in memory
+	size   int64
+	sum    hash.Hash32
+	ended  bool
+	failed error // the first error of the disk
+}
+
+// Begin starts an object, on disk or, if inMemory or when the disk is read-only,
+// in memory.
+func (c *Cache) Begin(h cvmfs.Hash, inMemory bool) (*Txn, error) {
+	t := &Txn{c: c, hash: h, sum: crc32.New(castagnoli)}
+	if !inMemory && !c.readOnly.Load() {
+		c.writers.Add(1)
+		if c.readOnly.Load() { // it became so just now, and may wait for us
+			c.writers.Done()
+			return c.Begin(h, true)
+		}
+		if err := t.create(); err != nil {
+			c.writers.Done()
+			return nil, fmt.Errorf("starting object %s: %w", h, err)
+		}
+		return t, nil
+	}
+	fd, err := unix.MemfdCreate("mica-object", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("starting object %s in memory: %w: %w", h, ErrFull, err)
+	}
+	t.f = os.NewFile(uintptr(fd), "object "+h.String())
+	return t, nil
+}
+
+func (t *Txn) create() error {
+	for range 3 {
+		t.name = txnDir + "/" + rand.Text()
+		f, err := t.c.root.OpenFile(t.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		switch {
+		case err == nil:
+			// The lock tells others that the file has a writer. They remove old
+			// ones without it.
+			if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				_ = f.Close()
+				return err
+			}
+			t.f = f
+			return nil
+		case errors.Is(err, fs.ErrExist):
+		case errors.Is(err, fs.ErrNotExist): // somebody cleared the cache
+			if err := t.c.mkdir(txnDir); err != nil {
+				return err
+			}
+		default:
+			return err
+		}
+	}
+	return fmt.Errorf("no name for a new file in %s: %w", txnDir, fs.ErrNotExist)
+}
+
+// Write implements io.Writer.
+func (t *Txn) Write(p []byte) (int, error) {
+	if t.name == "" {
+		if used := t.c.memory.Add(int64(len(p))); used > t.c.opt.Memory {
+			t.c.memory.Add(-int64(len(p)))
+			return 0, ErrFull
+		}
+		t.size += int64(len(p))
+	}
+	n, err := t.f.Write(p)
+	if t.name != "" {
+		t.size += int64(n)
+	}
+	_, _ = t.sum.Write(p[:n]) // never fails
+	if err != nil && t.failed == nil {
+		t.failed = err
+	}
+	return n, err
+}
+
+// DiskFull reports whether the object failed because the disk takes no more.
+func (t *Txn) DiskFull() bool { return t.name != "" && t.failed != nil && diskTrouble(t.failed) }
+
+// Commit makes the object appear and returns it opened.
+func (t *Txn) Commit() (*Object, error) {
+	t.ended = true
+	if t.name == "" {
+		return t.c.adopt(t.hash, &shared{f: t.f, size: t.size, memory: true}), nil
+	}
+	defer t.c.writers.Done()
+	// Not every file system has attributes. Without one the object is just not
+	// checked after a crash.
+	_ = unix.Fsetxattr(int(t.f.Fd()), checksumAttr, t.sum.Sum(nil), 0)
+	final := name(t.hash)
+	err := t.c.root.Rename(t.name, final)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = t.c.mkdir(final[:2]); err == nil {
+			err = t.c.root.Rename(t.name, final)
+		}
+	}
+	if err != nil {
+		t.failed = err
+		_ = t.f.Close()
+		_ = t.c.root.Remove(t.name)
+		return nil, fmt.Errorf("storing object %s: %w", t.hash, err)
+	}
+	// A descriptor that can write would hold up a remount, so that the object is
+	// opened again for readers.
+	r, err := t.c.root.Open(final)
+	_ = t.f.Close()
+	if err != nil {
+		t.failed = err
+		return nil, fmt.Errorf("opening object %s: %w", t.hash, err)
+	}
+	t.c.mu.Lock()
+	if t.c.suspect {
+		t.c.checked[t.hash] = struct{}{}
+	}
+	t.c.mu.Unlock()
+	if used := t.c.usage.Add(onDisk(t.size)); t.c.opt.Quota > 0 && used > t.c.opt.Quota {
+		t.c.wake()
+	}
+	return t.c.adopt(t.hash, &shared{f: r, size: t.size}), nil
+}
+
+// Abort drops the object unless it was committed.
+func (t *Txn) Abort() {
+	if t.ended {
+		return
+	}
+	t.ended = true
+	_ = t.f.Close()
+	if t.name == "" {
+		t.c.memory.Add(-t.size)
+		return
+	}
+	_ = t.c.root.Remove(t.name)
+	t.c.writers.Done()
+}
+
+// State files are small files beside the objects: breadcrumbs, signed files.
+
+// ReadState reads the state file of that kind; a missing one is fs.ErrNotExist.
+func (c *Cache) ReadState(kind string) ([]byte, error) {
+	data, err := c.root.ReadFile(kind + "." + c.opt.Name)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s of the cache: %w", kind, err)
+	}
+	return data, nil
+}
+
+// WriteState replaces a state file, durably.
+func (c *Cache) WriteState(kind string, data []byte) error {
+	if c.readOnly.Load() {
+		return fmt.Errorf("writing %s of the cache: %w", kind, fs.ErrPermission)
+	}
+	c.writers.Add(1)
+	defer c.writers.Done()
+	temp := txnDir + "/" + rand.Text()
+	err := func() error {
+		f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return err
+		}
+		_, err = f.Write(data)
+		if err == nil {
+			err = f.Sync()
+		}
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+		if err == nil {
+			err = c.root.Rename(temp, kind+"."+c.opt.Name)
+		}
+		return err
+	}()
+	if err != nil {
+		_ = c.root.Remove(temp)
+		return fmt.Errorf("writing %s of the cache: %w", kind, err)
+	}
+	return nil
+}
+
+// sweepTxn removes what killed writers left behind.
+func (c *Cache) sweepTxn() {
+	entries, err := fs.ReadDir(c.root.FS(), txnDir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || c.opt.Now().Sub(info.ModTime()).Abs() < 10*time.Second || !info.Mode().IsRegular() {
+			continue
+		}
+		f, err := c.root.Open(txnDir + "/" + e.Name())
+		if err != nil {
+			continue
+		}
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			_ = c.root.Remove(txnDir + "/" + e.Name())
+		}
+		_ = f.Close()
+	}
+}

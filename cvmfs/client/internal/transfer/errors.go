@@ -1,0 +1,138 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// ErrBad is wrapped by the error of an Accept function when the received bytes
+// are wrong. Any other error of it is a local one and ends the request.
+var ErrBad = errors.New("wrong data received")
+
+// Class says who is to blame for a failed attempt, which decides what is tried
+// next.
+type Class uint8
+
+// The classes. Each comes for the server and for the proxy in front of it.
+const (
+	Local           Class = iota // this machine: disk, cancelled request
+	HostResolve                  // the name is not known
+	HostConnection               // no connection
+	HostTooSlow                  // timeout, or less than the lowest bearable speed
+	HostShort                    // the connection ended early
+	HostHTTP                     // an error status
+	ProxyResolve                 // as above, of the proxy
+	ProxyConnection              //
+	ProxyTooSlow                 //
+	ProxyShort                   //
+	ProxyHTTP                    //
+	BadData                      // the bytes are not what was asked for
+	NotFound                     // the server says that it has no such object
+)
+
+var classNames = map[Class]string{
+	Local: "local", HostResolve: "host-resolve", HostConnection: "host-connection", HostTooSlow: "host-too-slow",
+	HostShort: "host-short", HostHTTP: "host-http", ProxyResolve: "proxy-resolve", ProxyConnection: "proxy-connection",
+	ProxyTooSlow: "proxy-too-slow", ProxyShort: "proxy-short", ProxyHTTP: "proxy-http", BadData: "bad-data", NotFound: "not-found",
+}
+
+func (c Class) String() string { return classNames[c] }
+
+// transferError reports whether the same request may well succeed a moment later.
+func (c Class) transferError() bool {
+	switch c {
+	case HostConnection, HostTooSlow, HostShort, ProxyConnection, ProxyTooSlow, ProxyShort:
+		return true
+	}
+	return false
+}
+
+func (c Class) proxyError() bool { return c >= ProxyResolve && c <= ProxyHTTP }
+
+// Attempt is one try that failed.
+type Attempt struct {
+	Server string
+	Proxy  string // DIRECT or a URL
+	Class  Class
+	Status int // of HTTP, 0 if there was none
+	Err    error
+}
+
+func (a Attempt) String() string {
+	way := ""
+	if a.Proxy != Direct && a.Proxy != "" {
+		way = " through " + a.Proxy
+	}
+	return fmt.Sprintf("%s%s: %v", a.Server, way, a.Err)
+}
+
+// Error is a request that failed for good.
+type Error struct {
+	Path     string
+	Attempts []Attempt // in order, never empty
+}
+
+// Error names every server and proxy that was tried, once each.
+func (e *Error) Error() string {
+	var parts []string
+	seen := map[string]bool{}
+	for _, a := range e.Attempts {
+		if text := a.String(); !seen[text] {
+			seen[text] = true
+			parts = append(parts, text)
+		}
+	}
+	return fmt.Sprintf("getting %q: %s", e.Path, strings.Join(parts, "; "))
+}
+
+// Unwrap returns the cause of the last attempt.
+func (e *Error) Unwrap() error { return e.Attempts[len(e.Attempts)-1].Err }
+
+// Missing reports whether every server that was reached lacks the object.
+func (e *Error) Missing() bool {
+	for _, a := range e.Attempts {
+		if a.Class != NotFound {
+			return false
+		}
+	}
+	return true
+}
+
+var (
+	errSlow     = errors.New("too slow")
+	errRedirect = errors.New("answered with a redirect, which is not followed")
+)
+
+// statusError is an HTTP answer that is not 200.
+type statusError int
+
+func (s statusError) Error() string { return fmt.Sprintf("answered with status %d", int(s)) }
+
+// classify finds the class of a failed round trip or read.
+func classify(err error, viaProxy bool) Class {
+	var class Class
+	var dns *net.DNSError
+	var op *net.OpError
+	var timeout net.Error
+	switch {
+	case errors.Is(err, errSlow):
+		class = HostTooSlow
+	case errors.As(err, &dns):
+		class = HostResolve
+	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
+		class = HostConnection
+	case errors.As(err, &timeout) && timeout.Timeout():
+		class = HostTooSlow
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return Local
+	default:
+		class = HostShort
+	}
+	if viaProxy {
+		class += ProxyResolve - HostResolve
+	}
+	return class
+}

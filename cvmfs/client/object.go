@@ -1,0 +1,227 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+)
+
+// aheadSlots bounds the downloads nobody waits for.
+const aheadSlots = 4
+
+// counters are the live form of Stats.
+type counters struct {
+	objects, bytes, hits, failures, ahead atomic.Int64
+}
+
+// Stats says what a Repository has done since Open.
+type Stats struct {
+	Objects   int64 // downloaded
+	Bytes     int64 // downloaded, as stored on the server
+	CacheHits int64 // objects that were in the cache when they were wanted
+	Failures  int64 // objects that could not be had
+	Ahead     int64 // of Objects, those fetched before anybody wanted them
+	Catalogs  int   // open now
+}
+
+// Stats returns the counters.
+func (r *Repository) Stats() Stats {
+	return Stats{
+		Objects: r.stats.objects.Load(), Bytes: r.stats.bytes.Load(), CacheHits: r.stats.hits.Load(),
+		Failures: r.stats.failures.Load(), Ahead: r.stats.ahead.Load(), Catalogs: r.tree.Load().open(),
+	}
+}
+
+// want names an object and what is known of it.
+type want struct {
+	hash        cvmfs.Hash
+	suffix      cvmfs.Suffix
+	compression cvmfs.Compression
+	size        int64 // plain; -1 if not known
+	limit       int64 // of the plain size, where it is not known
+}
+
+func (w want) expect() objectcache.Expect {
+	return objectcache.Expect{Size: w.size, Compression: w.compression}
+}
+
+// flight is one download that any number of callers wait for. It ends early
+// only when the last of them has given up.
+type flight struct {
+	done    chan struct{}
+	cancel  context.CancelFunc
+	waiters int                 // guarded by Repository.mu
+	object  *objectcache.Object // set before done is closed, held until the last waiter has its own
+	err     error
+}
+
+// object returns an object from the cache, or downloads it.
+func (r *Repository) object(ctx context.Context, w want) (*objectcache.Object, error) {
+	if w.hash.IsZero() {
+		return nil, fmt.Errorf("an object without a hash: %w", cvmfs.ErrMalformed)
+	}
+	if o, err := r.cache.Get(w.hash, w.expect()); err == nil {
+		r.stats.hits.Add(1)
+		return o, nil
+	}
+	r.mu.Lock()
+	f := r.flights[w.hash]
+	if f == nil {
+		if r.life.Err() != nil {
+			r.mu.Unlock()
+			return nil, os.ErrClosed
+		}
+		flying, cancel := context.WithCancel(r.life)
+		f = &flight{done: make(chan struct{}), cancel: cancel}
+		r.flights[w.hash] = f
+		r.tasks.Go(func() { r.fly(flying, w, f) })
+	}
+	f.waiters++
+	r.mu.Unlock()
+
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	f.waiters--
+	var mine *objectcache.Object
+	err := f.err
+	select {
+	case <-f.done:
+		if f.object != nil {
+			mine = f.object.Again()
+		}
+	default:
+		err = context.Cause(ctx)
+	}
+	if f.waiters == 0 {
+		f.cancel()
+		if r.flights[w.hash] == f {
+			delete(r.flights, w.hash)
+		}
+		if f.object != nil {
+			_ = f.object.Close()
+			f.object = nil
+		}
+	}
+	return mine, err
+}
+
+func (r *Repository) fly(ctx context.Context, w want, f *flight) {
+	o, err := r.download(ctx, w)
+	if err != nil && ctx.Err() == nil {
+		r.stats.failures.Add(1)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[w.hash] == f {
+		delete(r.flights, w.hash)
+	}
+	f.object, f.err = o, err
+	if f.waiters == 0 && o != nil { // all gave up, too late to stop it: it is in the cache
+		_ = o.Close()
+		f.object = nil
+	}
+	f.cancel()
+	close(f.done)
+}
+
+var errDiskFull = errors.New("the cache's disk takes no more")
+
+// download gets one object into the cache. When the disk is full it makes room,
+// and failing that keeps the object in memory.
+func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object, error) {
+	limit := w.size
+	if limit < 0 {
+		limit = w.limit
+	}
+	var o *objectcache.Object
+	inMemory, evicted := false, false
+	for {
+		_, err := r.net.Get(ctx, w.hash.ObjectPath(w.suffix), func(body io.Reader) error {
+			txn, err := r.cache.Begin(w.hash, inMemory)
+			if err != nil {
+				if inMemory {
+					return err
+				}
+				return fmt.Errorf("%w: %w", errDiskFull, err)
+			}
+			defer txn.Abort()
+			n, err := r.verified(txn, body, w.hash, w.compression, limit)
+			switch {
+			case txn.DiskFull():
+				return fmt.Errorf("%w: %w", errDiskFull, err)
+			case err != nil:
+				return err
+			case w.size >= 0 && n != w.size:
+				return fmt.Errorf("object %s has %d bytes, its catalogue says %d: %w", w.hash, n, w.size, cvmfs.ErrCorrupt)
+			}
+			if o, err = txn.Commit(); err != nil && txn.DiskFull() {
+				err = fmt.Errorf("%w: %w", errDiskFull, err)
+			}
+			return err
+		})
+		if !errors.Is(err, errDiskFull) {
+			return o, err
+		}
+		if !evicted {
+			evicted = true
+			used, _ := r.cache.Usage()
+			freed, evictErr := r.cache.Evict(ctx, used*3/4)
+			r.log.Warn("the cache's disk is full", "err", err, "freed", freed, "evicting", evictErr)
+			if freed > 0 {
+				continue
+			}
+		}
+		inMemory = true
+	}
+}
+
+// verified copies one object and counts it. Wrong bytes are the sender's fault.
+func (r *Repository) verified(dst io.Writer, body io.Reader, h cvmfs.Hash, c cvmfs.Compression, limit int64) (int64, error) {
+	count := &counting{r: body}
+	n, err := cvmfs.CopyVerified(dst, count, h, c, limit)
+	if errors.Is(err, cvmfs.ErrCorrupt) {
+		return n, bad(err)
+	}
+	if err == nil {
+		r.stats.objects.Add(1)
+		r.stats.bytes.Add(count.n)
+	}
+	return n, err
+}
+
+type counting struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// fileOf names an object's file for a reader that opens by name.
+func (r *Repository) fileOf(o *objectcache.Object, h cvmfs.Hash) string {
+	if o.InMemory() {
+		return "/proc/self/fd/" + strconv.Itoa(int(o.Fd()))
+	}
+	return r.cache.Path(h)
+}
+
+// missing reports whether err says that no server has the object.
+func missing(err error) bool {
+	var t *transfer.Error
+	return errors.As(err, &t) && t.Missing()
+}

@@ -1,0 +1,15 @@
+// Package mount shows a repository as a file system of the kernel, by FUSE. It
+// mounts with mount(2), as root and without a helper program.
+//
+// Invariants: an inode number is a 64-bit hash of the path (of the hard link
+// group, for members of one) and does not change while the mount stands, nor
+// between mounts; attributes and names of a pinned revision are given to the
+// kernel for ever, since they cannot change; page cache is kept for an inode
+// only while its content hash is the same. The mount is read-only, as a lower
+// layer of overlayfs needs it: unknown ioctls are ENOTTY, extended attributes of
+// all name spaces are served, security.capability among them.
+//
+// Hazards: a request that waits for the network can be interrupted, which ends
+// that wait only. A process must never touch its own mount, it would wait for
+// itself.
+package mount
