@@ -1,0 +1,16 @@
+package all
+
+import (
+	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/drivers/qemu"
+)
+
+// Default is the driver of machines whose user names none.
+const Default = qemu.Name
+
+// Drivers makes every driver.
+func Drivers(env machine.Env) *machine.Registry {
+	return machine.NewRegistry(env,
+		machine.Factory{Name: qemu.Name, New: qemu.New}, // yours goes here, in alphabetical order
+	)
+}

@@ -1,0 +1,46 @@
+// Package qemu runs machines with QEMU on this computer, one process and one
+// folder a machine, under the user's own rights.
+//
+// It does not manage networks (guests get QEMU's user network with forwarded
+// ports), does not convert images, and never runs a shell.
+//
+// # Files in a machine's folder
+//
+//	disk.raw        the data disk, sparse
+//	config.iso      the config drive
+//	console.log     what the guest wrote since it was switched on; .1 the time before
+//	pid             QEMU's pid file, locked by QEMU for as long as it lives
+//	control.sock    QMP for whoever holds the machine's lock
+//	status.sock     QMP for questions, at any time: QMP serves one client a socket
+//	serial.sock     the serial console
+//	launch.json     how the running QEMU was started
+//	state.bin       the saved memory; saved.json says how to load it
+//
+// # Who lives
+//
+// A process is the machine's if it holds the POSIX lock on the pid file, which
+// QEMU takes when it writes it. A recycled process id, or a zombie that nobody
+// has reaped, holds no lock.
+//
+// # Saved memory
+//
+// Memory and disk belong together: loading old memory over a disk that the
+// guest has written to since destroys its file systems. So state.bin exists
+// only while the guest has not run since it was written: it appears by rename
+// when the guest stands still for good, and is renamed away after it is loaded
+// and before the guest runs.
+//
+// # Hazards, all met in practice
+//
+//   - With -daemonize QEMU changes to / before it opens an image again for
+//     migration: image paths are absolute. Sockets are bound before that, and
+//     relative, since a socket's path has some hundred bytes at most.
+//   - "accel=kvm:tcg" does not fall back where /dev/kvm opens but cannot run a
+//     kernel; the acceleration is always named.
+//   - A guest that KVM cannot emulate leaves QEMU running in status
+//     internal-error, silent for ever.
+//   - -sandbox spawn=deny and elevateprivileges=deny kill -daemonize.
+//   - system_powerdown succeeds whether or not the guest listens.
+//   - The user network accepts connections to forwarded ports before the guest
+//     does: only the other side's words prove that it is there.
+package qemu
