@@ -22,6 +22,58 @@ type Catalog struct {
 	nested     map[string]Nested // nil until first used
 }
 
+// Rows counts the rows of the tables, for those who check a catalogue: what no
+// walk from the root reaches is there for nobody.
+func (c *Catalog) Rows() (entries, chunks int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	count := func(table string) (n int64, err error) {
+		err = c.query("SELECT count(*) FROM "+table, 1, func(row []driver.Value) (err error) {
+			n, err = intOf(row[0])
+			return err
+		})
+		return n, err
+	}
+	if entries, err = count("catalog"); err == nil && c.layout.hasChunks {
+		chunks, err = count("chunks")
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("counting rows: %w", err)
+	}
+	return entries, chunks, nil
+}
+
+// Objects gives every object the catalogue's files consist of to visit, in no
+// order, some more than once. It holds the catalogue meanwhile: visit must not
+// call back. Nested catalogues are not among them.
+func (c *Catalog) Objects(visit func(cvmfs.Hash, cvmfs.Suffix) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	each := func(query string, suffix cvmfs.Suffix) error {
+		return c.query(query, 2, func(row []driver.Value) error {
+			var f fields
+			digest, flags := f.blob(row[0]), Flags(f.int(row[1])) //nolint:gosec // only some bits count
+			if f.err != nil {
+				return f.err
+			}
+			h := cvmfs.Hash{Algorithm: hashAlgorithm(flags)}
+			if len(digest) != len(h.Digest) || !h.Algorithm.Valid() {
+				return fmt.Errorf("hash of %d bytes: %w", len(digest), cvmfs.ErrMalformed)
+			}
+			copy(h.Digest[:], digest)
+			return visit(h, suffix)
+		})
+	}
+	err := each("SELECT hash, flags FROM catalog WHERE length(hash) > 0", cvmfs.SuffixNone)
+	if err == nil && c.layout.hasChunks {
+		err = each("SELECT chunks.hash, catalog.flags FROM chunks JOIN catalog USING (md5path_1, md5path_2)", cvmfs.SuffixPartial)
+	}
+	if err != nil {
+		return fmt.Errorf("reading objects: %w", err)
+	}
+	return nil
+}
+
 // Open opens a catalogue file for reading. The file must be complete and must
 // not change while it is open. Errors wrap cvmfs.ErrMalformed if the file is no
 // catalogue this package can read.

@@ -18,7 +18,6 @@ type layout struct {
 
 	columns      int
 	lookup, list string
-	all          string            // every row, in order of row ids
 	nested       map[string]string // table → query
 }
 
@@ -39,14 +38,6 @@ const (
 	colSymlink
 	colXattr
 	colCount
-
-	// Behind them, for all only.
-	colPath1
-	colPath2
-	colParent1
-	colParent2
-	colBlob
-	colCountAll
 )
 
 func readLayout(db *DB) (layout, error) {
@@ -105,9 +96,9 @@ func readLayout(db *DB) (layout, error) {
 }
 
 func (l *layout) queries(have map[string]bool) {
-	xattr, blob := "0", "NULL"
+	xattr := "0"
 	if l.hasXattrs {
-		xattr, blob = "xattr IS NOT NULL", "xattr"
+		xattr = "xattr IS NOT NULL"
 	}
 	columns := strings.Join([]string{
 		"rowid", "name", "mode", "size", "mtime",
@@ -116,7 +107,6 @@ func (l *layout) queries(have map[string]bool) {
 	}, ", ")
 	l.lookup = "SELECT " + columns + " FROM catalog WHERE md5path_1=? AND md5path_2=?"
 	l.list = "SELECT " + columns + " FROM catalog WHERE parent_1=? AND parent_2=?"
-	l.all = "SELECT " + columns + ", md5path_1, md5path_2, parent_1, parent_2, " + blob + " FROM catalog ORDER BY rowid"
 }
 
 func orElse(have map[string]bool, column, value string) string {
