@@ -1,0 +1,276 @@
+package amiconfig
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/micavm/mica/internal/stage"
+	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
+	"github.com/micavm/mica/internal/usercontext/amiconfig/plugins"
+)
+
+// Input is the context of a machine and what its platform says about it.
+type Input struct {
+	UserData   []byte // unwrapped
+	PublicKeys []string
+	Hostname   string
+	InstanceID string
+}
+
+// Options says how to apply. The zero value is what a boot does.
+type Options struct {
+	Force bool     // run the once-per-machine part again
+	Only  []string // run these plugins alone, whatever is enabled, and no script
+
+	Config        string // the system's list of plugins, "" for /etc/amiconfig/default.cfg
+	NoScripts     bool
+	RunTwice      bool          // Compat: run a script in both phases where the original would
+	ScriptTimeout time.Duration // zero is none
+
+	Emit  func(stage.Event)                           // hears of plugins and scripts; nil discards
+	Facts func(ctx context.Context) map[string]string // what else the host should know; nil is nothing
+}
+
+// Apply makes the system behind root be what the context says. The error is nil
+// unless ctx ended; what failed is in the report, whose State sums it up: Failed
+// when a required plugin failed, Warned when anything else did.
+func Apply(ctx context.Context, root *guest.Root, in Input, o Options) (Report, error) {
+	r := &run{root: root, in: in, options: o}
+	if r.options.Emit == nil {
+		r.options.Emit = func(stage.Event) {}
+	}
+	r.report = Report{
+		Schema: 1, InstanceID: in.InstanceID, Context: digest(in.UserData),
+		Began: root.Now(), Facts: map[string]string{},
+	}
+	r.all(ctx)
+	r.report.Warnings = r.warnings.list
+	r.report.Seconds = root.Now().Sub(r.report.Began).Seconds()
+	r.conclude(ctx)
+	return r.report, ctx.Err()
+}
+
+// run is one Apply.
+type run struct {
+	root     *guest.Root
+	in       Input
+	options  Options
+	warnings warnings
+	report   Report
+	failed   []string // plugins
+	required bool     // one of them was required
+}
+
+func (r *run) all(ctx context.Context) {
+	view := readContext(r.in.UserData, r.warnings.add)
+	table := plugins.Table()
+	s := sections{view.ami, r.warnings.add}
+	if len(r.options.Only) > 0 {
+		r.only(ctx, s, table)
+		return
+	}
+	on := enabled(r.root, r.options.Config, s, table)
+	s.unused(on, table)
+	before, known := readApplied(r.root)
+	r.report.First = r.options.Force || due(r.root, r.in.InstanceID)
+	if !r.report.First && known && before.Context != r.report.Context {
+		r.warnings.add("the context has changed since it was applied to this machine; 'mica-guest apply --force' applies it again")
+	}
+	if r.report.First {
+		if err := writeMetadata(r.root, r.in); err != nil {
+			r.warnings.add("%v", err)
+		}
+	}
+	script := view.script
+	runBefore, runAfter := script.Before, script.After && !script.Before
+	if r.options.RunTwice {
+		runBefore, runAfter = script.Original.Before, script.Original.After
+	}
+	if script.Present && !script.Before && !script.After {
+		r.warnings.add("the script in line %d is not run: its interpreter is no shell", script.Line)
+	}
+	if r.report.First && runBefore {
+		r.script(ctx, "before", script)
+	}
+	for _, p := range table {
+		r.plugin(ctx, p, s, on[p.Name])
+	}
+	if r.report.First && runAfter {
+		r.script(ctx, "after", script)
+	}
+	r.users(s, on, before)
+	if r.report.First && !r.root.Pretend() {
+		r.remember()
+	}
+}
+
+// only runs named plugins, as `amiconfig -f` does.
+func (r *run) only(ctx context.Context, s sections, table []plugins.Plugin) {
+	r.report.First = true
+	for _, name := range r.options.Only {
+		if !slices.ContainsFunc(table, func(p plugins.Plugin) bool { return p.Name == name }) {
+			r.warnings.add("there is no plugin %q", name)
+		}
+	}
+	for _, p := range table {
+		r.plugin(ctx, p, s, slices.Contains(r.options.Only, p.Name))
+	}
+}
+
+// remember writes down that the machine is set up.
+//
+// Compat: even if something failed; only --force tries again
+// (amiconfig: hepix/commands/amiconfig.sh).
+func (r *run) remember() {
+	a := applied{InstanceID: r.in.InstanceID, Context: r.report.Context, Users: r.report.Users}
+	if err := a.write(r.root); err != nil {
+		r.warnings.add("%v", err)
+	}
+	if err := r.root.WriteState(userDone, nil); err != nil {
+		r.warnings.add("%v", err)
+	}
+}
+
+// users lists the accounts of the context that exist.
+func (r *run) users(s sections, on map[string]bool, before applied) {
+	if !r.report.First {
+		r.report.Users = before.Users
+		return
+	}
+	if !on["cernvm"] {
+		return
+	}
+	value, _ := s.find("cernvm").Lookup("users")
+	for _, name := range plugins.UserNames(value) {
+		if _, ok, err := r.root.Account(name); err == nil && ok {
+			r.report.Users = append(r.report.Users, name)
+		}
+	}
+}
+
+func (r *run) script(ctx context.Context, phase string, script usercontext.Script) {
+	if r.options.NoScripts {
+		r.warnings.add("the script in line %d is not run: scripts are turned off", script.Line)
+		return
+	}
+	if text := twice(r.root, script); text != "" {
+		r.warnings.add("%s", text)
+	}
+	res := runScript(ctx, r.root, phase, script, r.options.ScriptTimeout)
+	r.report.Scripts = append(r.report.Scripts, res)
+	r.report.Facts["script_"+phase] = strconv.Itoa(res.Code)
+	e := stage.Event{Stage: stage.Plugin, State: stage.Done, Seconds: res.Seconds,
+		Facts: map[string]string{"plugin": "script-" + phase, "exit_code": strconv.Itoa(res.Code)}}
+	switch {
+	case res.Problem != "":
+		e.State, e.Detail = stage.Warned, res.Problem
+	case res.Code != 0:
+		e.State, e.Detail = stage.Warned, fmt.Sprintf("exit code %d", res.Code)
+		e.Remedy = "see " + res.Log + " in the machine"
+	}
+	r.options.Emit(e)
+}
+
+// plugin runs one plugin, if it is on.
+func (r *run) plugin(ctx context.Context, p plugins.Plugin, s sections, on bool) {
+	result := PluginResult{Name: p.Name, State: stage.Skipped, Code: CodeDisabled, Message: "disabled"}
+	defer func() { r.report.Plugins = append(r.report.Plugins, result) }()
+	if !on {
+		return
+	}
+	var steps []func(context.Context, *plugins.Call) error
+	if r.report.First {
+		steps = append(steps, p.Apply)
+	}
+	if p.EveryBoot != nil {
+		steps = append(steps, p.EveryBoot)
+	}
+	result.Code, result.Message = CodeDone, ""
+	if len(steps) == 0 {
+		result.Message = "done at an earlier boot"
+		return
+	}
+	began, acted := r.root.Now(), len(r.root.Actions())
+	var warned []string
+	call := &plugins.Call{
+		Root: r.root, Section: s.find(p.Name),
+		Meta: plugins.Meta{InstanceID: r.in.InstanceID, Hostname: r.in.Hostname, PublicKeys: r.in.PublicKeys},
+		Warn: func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) },
+	}
+	var texts []string
+	for _, step := range steps {
+		if err := guard(ctx, step, call); err != nil {
+			texts = append(texts, err.Error())
+		}
+	}
+	result.State, result.Actions = stage.Done, len(r.root.Actions())-acted
+	result.Seconds = r.root.Now().Sub(began).Seconds()
+	for _, w := range warned {
+		r.warnings.add("%s: %s", p.Name, w)
+	}
+	if len(texts) > 0 {
+		result.State, result.Code, result.Message = stage.Warned, CodeFailed, strings.Join(texts, "\n")
+		r.failed = append(r.failed, p.Name)
+		if p.Required {
+			result.State, r.required = stage.Failed, true
+		}
+	}
+	r.options.Emit(stage.Event{
+		Stage: stage.Plugin, State: result.State, Seconds: result.Seconds, Detail: result.Message,
+		Facts: map[string]string{"plugin": p.Name},
+	})
+}
+
+// guard turns a bug in a plugin into its failure: the others still run.
+func guard(ctx context.Context, step func(context.Context, *plugins.Call) error, c *plugins.Call) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a fault of this program: %v", p)
+		}
+	}()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return step(ctx, c)
+}
+
+// conclude sums the report up.
+func (r *run) conclude(ctx context.Context) {
+	rep := &r.report
+	switch {
+	case r.required:
+		rep.State = stage.Failed
+	case len(r.failed) > 0 || len(rep.Warnings) > 0 || slices.ContainsFunc(rep.Scripts, func(s ScriptResult) bool { return s.Code != 0 }):
+		rep.State = stage.Warned
+	default:
+		rep.State = stage.Done
+	}
+	switch {
+	case len(r.failed) > 0:
+		rep.Detail = "failed: " + strings.Join(r.failed, ", ")
+	case len(rep.Warnings) > 0:
+		rep.Detail = rep.Warnings[0]
+		if n := len(rep.Warnings) - 1; n > 0 {
+			rep.Detail += fmt.Sprintf(" (and %d more)", n)
+		}
+	default:
+		for _, s := range rep.Scripts {
+			if s.Code != 0 {
+				rep.Detail = s.String()
+			}
+		}
+	}
+	if len(rep.Users) > 0 {
+		rep.Facts["users"] = strings.Join(rep.Users, ",")
+	}
+	if r.options.Facts != nil {
+		for k, v := range r.options.Facts(ctx) {
+			rep.Facts[k] = v
+		}
+	}
+}

@@ -1,0 +1,26 @@
+package amiconfig
+
+import (
+	"errors"
+
+	"github.com/micavm/mica/internal/usercontext"
+)
+
+// view is a context as this agent reads it.
+type view struct {
+	ami    *usercontext.Amiconfig
+	script usercontext.Script
+}
+
+// readContext takes a context apart. What cannot be read is left out with a
+// warning; a machine gets what there is.
+func readContext(data []byte, warn func(format string, args ...any)) view {
+	c, err := usercontext.Parse("user-data", data)
+	if err != nil {
+		warn("%v", err)
+		if errors.Is(err, usercontext.ErrEncrypted) { // noise, not options
+			return view{ami: &usercontext.Amiconfig{}}
+		}
+	}
+	return view{c.Amiconfig(), c.Script()}
+}
