@@ -88,6 +88,20 @@ takes its role from one text file, the context.`,
 // commands is the list of everything mica can do.
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
+		newCreate(a),
+		newList(a),
+		newShow(a),
+		newStart(a),
+		newStop(a),
+		newPause(a),
+		newResume(a),
+		newRestart(a),
+		newSSH(a),
+		newSSHConfig(a),
+		newConsole(a),
+		newLogs(a),
+		newDestroy(a),
+		newGC(a),
 		newVersion(a),
 	}
 }

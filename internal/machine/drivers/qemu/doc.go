@@ -8,7 +8,7 @@
 //
 //	disk.raw        the data disk, sparse
 //	config.iso      the config drive
-//	console.log     what the guest wrote since it was switched on; .1 the time before
+//	serial.log      what the guest wrote since it was switched on; .1 the time before
 //	pid             QEMU's pid file, locked by QEMU for as long as it lives
 //	control.sock    QMP for whoever holds the machine's lock
 //	status.sock     QMP for questions, at any time: QMP serves one client a socket

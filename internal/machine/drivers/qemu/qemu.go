@@ -29,8 +29,8 @@ const (
 
 	diskFile      = "disk.raw"
 	configFile    = "config.iso"
-	consoleFile   = "console.log"
-	lastConsole   = "console.log.1"
+	consoleFile   = "serial.log"
+	lastConsole   = "serial.log.1"
 	controlSocket = "control.sock"
 	statusSocket  = "status.sock"
 	serialSocket  = "serial.sock"

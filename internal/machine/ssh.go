@@ -1,0 +1,128 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/stage"
+)
+
+// Login is how to reach a machine by SSH.
+type Login struct {
+	Name       string
+	User       string
+	Port       int
+	Key        string // the machine's private key
+	KnownHosts string // its own known_hosts
+	Pinned     bool   // the host's key is known from the machine's console
+}
+
+// Login prepares logging in: it pins the host key that the guest told over its
+// console, a path no one on the network can touch.
+func (f *Fleet) Login(ctx context.Context, name string, action Action) (Login, error) {
+	m, err := f.Get(ctx, name)
+	if err != nil {
+		return Login{}, err
+	}
+	if m.Record == nil || m.State == Unknown {
+		return Login{}, m.Err
+	}
+	if action == DoSSH {
+		if _, err := m.State.Allows(name, action); err != nil {
+			return Login{}, err
+		}
+	}
+	s := m.Record.spec()
+	l := Login{Name: name, User: m.Record.User, Port: s.SSHPort(), Key: s.Path(keyFile), KnownHosts: s.Path(knownHostsFile)}
+	key := m.Record.Facts[FactHostKey]
+	if key == "" {
+		key = f.hostKeyFromLog(ctx, m)
+	}
+	if key == "" || strings.ContainsAny(key, "\r\n") { // a line break would add lines of the guest's choice
+		return l, nil
+	}
+	l.Pinned = true
+	line := fmt.Sprintf("%s %s\n", l.alias(), key)
+	if have, err := os.ReadFile(l.KnownHosts); err == nil && string(have) == line {
+		return l, nil
+	}
+	return l, atomicfile.Write(l.KnownHosts, []byte(line), 0o600)
+}
+
+// hostKeyFromLog serves machines whose create did not wait to the end. Only
+// the event that ends the boot counts, and of several the first.
+func (f *Fleet) hostKeyFromLog(ctx context.Context, m Machine) string {
+	all, err := f.Stages(ctx, m)
+	if err != nil {
+		return ""
+	}
+	for _, e := range all {
+		if key := e.Facts[FactHostKey]; e.Stage == stage.Apply && key != "" {
+			return key
+		}
+	}
+	return ""
+}
+
+// alias is the name the host key is filed under: the machine's, since its port
+// may change.
+func (l Login) alias() string { return "mica-" + strings.ToLower(l.Name) }
+
+// Options are ssh's options, as -o takes them, without the user's own
+// configuration getting in the way of the machine's key.
+func (l Login) Options() [][2]string {
+	strict := "yes"
+	if !l.Pinned {
+		strict = "accept-new"
+	}
+	return [][2]string{
+		{"HostName", "127.0.0.1"},
+		{"Port", strconv.Itoa(l.Port)},
+		{"User", l.User},
+		{"IdentityFile", quoteOption(l.Key)},
+		{"IdentitiesOnly", "yes"},
+		{"UserKnownHostsFile", quoteOption(l.KnownHosts)},
+		{"GlobalKnownHostsFile", "/dev/null"},
+		{"HostKeyAlias", l.alias()},
+		{"StrictHostKeyChecking", strict},
+		{"UpdateHostKeys", "no"},
+		{"LogLevel", "ERROR"},
+	}
+}
+
+// quoteOption writes a path for ssh's configuration: in quotes where it has
+// spaces, percent signs doubled.
+func quoteOption(path string) string {
+	path = strings.ReplaceAll(path, "%", "%%")
+	if strings.ContainsAny(path, " \t#") {
+		return `"` + path + `"`
+	}
+	return path
+}
+
+// Args are the arguments of the ssh program for one login.
+func (l Login) Args(command []string) []string {
+	args := []string{"-F", "none"}
+	for _, o := range l.Options() {
+		args = append(args, "-o", o[0]+"="+o[1])
+	}
+	args = append(args, l.alias())
+	if len(command) > 0 {
+		args = append(append(args, "--"), command...)
+	}
+	return args
+}
+
+// Config is a section for ssh's configuration file.
+func (l Login) Config() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Host %s\n", l.alias())
+	for _, o := range l.Options() {
+		fmt.Fprintf(&b, "  %s %s\n", o[0], o[1])
+	}
+	return b.String()
+}
