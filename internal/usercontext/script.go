@@ -126,6 +126,9 @@ func originalScript(lines []line) OriginalScript {
 	if !o.Before && !o.After {
 		o.Line = 0
 		o.Why = "no line names a shell the way amiconfig looks for it"
+		if strings.HasSuffix(kept[0].text, "\r") {
+			o.Why = "a carriage return ends the #! line"
+		}
 		return o
 	}
 	if strings.HasSuffix(kept[start].text, "\r") {
