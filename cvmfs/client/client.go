@@ -17,15 +17,7 @@ import (
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 )
 
-var (
-	// ErrOutdated says that a server offers a revision older than one seen before.
-	ErrOutdated = errors.New("older than a revision seen before")
-	// ErrNoTag says that the repository has no such tag.
-	ErrNoTag = errors.New("no such tag")
-	// ErrUnsupported says that an entry uses a part of the format that this
-	// client does not read.
-	ErrUnsupported = errors.New("not supported by this client")
-)
+// ErrNoTag says that the repository has no such tag.
 
 // Pin fixes the revision. The zero value means the newest one.
 type Pin struct {

@@ -239,3 +239,16 @@ func (r *Repository) fetchAhead(w want) bool {
 	})
 	return true
 }
+
+// ContentID identifies the content: two files with the same one have the same
+// bytes.
+func (f *File) ContentID() [20]byte {
+	if len(f.chunks) == 0 {
+		return f.entry.Hash.Digest
+	}
+	sum := cvmfs.SHA1.New()
+	for _, c := range f.chunks {
+		_, _ = sum.Write(c.Hash.Digest[:]) // never fails
+	}
+	return cvmfs.NewHash(cvmfs.SHA1, sum).Digest
+}

@@ -108,6 +108,9 @@ func (f fsys) Open(name string) (fs.File, error) {
 		}
 		return &dirFile{info: info, list: list}, nil
 	}
+	if e.IsSpecial() {
+		return &specialFile{info}, nil
+	}
 	file, err := f.r.openEntry(context.Background(), at, *e)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
@@ -230,6 +233,13 @@ func (f *regularFile) Read(p []byte) (int, error) { return f.section.Read(p) }
 func (f *regularFile) Seek(offset int64, whence int) (int64, error) {
 	return f.section.Seek(offset, whence)
 }
+
+// specialFile is a pipe, socket or device: there is nothing to read here.
+type specialFile struct{ info fileInfo }
+
+func (f *specialFile) Stat() (fs.FileInfo, error) { return f.info, nil }
+func (f *specialFile) Close() error               { return nil }
+func (f *specialFile) Read([]byte) (int, error)   { return 0, io.EOF }
 
 type dirFile struct {
 	info fileInfo

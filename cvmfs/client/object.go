@@ -11,7 +11,6 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
-	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 )
 
 // aheadSlots bounds the downloads nobody waits for.
@@ -218,10 +217,4 @@ func (r *Repository) fileOf(o *objectcache.Object, h cvmfs.Hash) string {
 		return "/proc/self/fd/" + strconv.Itoa(int(o.Fd()))
 	}
 	return r.cache.Path(h)
-}
-
-// missing reports whether err says that no server has the object.
-func missing(err error) bool {
-	var t *transfer.Error
-	return errors.As(err, &t) && t.Missing()
 }

@@ -2,10 +2,26 @@ package mount
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"math"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/micavm/mica/cvmfs/client"
 )
+
+// kernelTimeout is how long the kernel may believe an answer of a repository
+// that follows its newest revision. Compat: CVMFS_KCACHE_TIMEOUT.
+const kernelTimeout = 60 * time.Second
+
+// forever is a timeout that the kernel can still add to its clock.
+const forever = time.Duration(math.MaxInt32) * time.Second
 
 // Options of a mount.
 type Options struct {
@@ -15,16 +31,98 @@ type Options struct {
 }
 
 // Server is a mounted repository.
-type Server struct{}
+type Server struct {
+	fuse *fuse.Server
+	dir  string
+	done chan struct{}
+}
 
 // Mount mounts a repository at dir, which must be an existing directory, and
-// returns when it can be used.
+// returns when it can be used. The repository must stay open until Wait returns.
+// It takes the capability to mount.
 func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (*Server, error) {
-	panic("not written yet")
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("mounting repository %q: %w", r.Name(), err)
+	}
+	flags := uintptr(syscall.MS_RDONLY | syscall.MS_NODEV)
+	if !opt.Suid {
+		flags |= syscall.MS_NOSUID
+	}
+	fs := newFileSystem(r, opt.Log)
+	server, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
+		AllowOther: opt.AllowOther,
+		Options:    []string{"default_permissions"},
+		FsName:     r.Name(),
+		Name:       "cvmfs",
+		// The library mounts with nosuid and nodev unless it is given flags.
+		DirectMountStrict: true,
+		DirectMountFlags:  flags,
+		MaxBackground:     64,
+		// A larger size would cost its double in buffers and gain nothing: the
+		// kernel reads ahead 128 KiB.
+		MaxWrite:             128 << 10,
+		MaxReadAhead:         128 << 10,
+		EnableSymlinkCaching: r.Pinned(),
+		Logger:               slog.NewLogLogger(opt.Log.Handler(), slog.LevelError),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)
+	}
+	s := &Server{fuse: server, dir: dir, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		server.Serve()
+	}()
+	if err := server.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err), s.Unmount())
+	}
+	if ctx.Err() != nil {
+		return nil, errors.Join(context.Cause(ctx), s.Unmount())
+	}
+	return s, nil
 }
 
 // Wait returns when the file system is unmounted, by whomever.
-func (s *Server) Wait() {}
+func (s *Server) Wait() { <-s.done }
 
-// Unmount ends the mount. It fails while files in it are open.
-func (s *Server) Unmount() error { return nil }
+// Done is closed when the file system is unmounted.
+func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Unmount ends the mount and waits for the last request. It fails while files in
+// it are open.
+func (s *Server) Unmount() error {
+	select {
+	case <-s.done: // somebody else did it
+		return nil
+	default:
+	}
+	if err := s.fuse.Unmount(); err != nil {
+		return fmt.Errorf("unmounting %s: %w", s.dir, err)
+	}
+	<-s.done
+	return nil
+}
+
+// limiter lets one message through each second, so that a dead network does not
+// flood the log.
+type limiter struct {
+	mu   sync.Mutex
+	last time.Time
+	lost int
+}
+
+func (l *limiter) allow() (suppressed int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if now.Sub(l.last) < time.Second {
+		l.lost++
+		return 0, false
+	}
+	suppressed, l.lost, l.last = l.lost, 0, now
+	return suppressed, true
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 )
 
@@ -102,6 +103,7 @@ func (e *Error) Missing() bool {
 }
 
 var (
+	errAbsent   = errors.New("no such object")
 	errSlow     = errors.New("too slow")
 	errRedirect = errors.New("answered with a redirect, which is not followed")
 )
@@ -109,7 +111,9 @@ var (
 // statusError is an HTTP answer that is not 200.
 type statusError int
 
-func (s statusError) Error() string { return fmt.Sprintf("answered with status %d", int(s)) }
+func (s statusError) Error() string {
+	return strings.TrimSpace(fmt.Sprintf("answered with status %d %s", int(s), http.StatusText(int(s))))
+}
 
 // classify finds the class of a failed round trip or read.
 func classify(err error, viaProxy bool) Class {

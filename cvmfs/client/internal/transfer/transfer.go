@@ -414,7 +414,7 @@ func tryFile(dir, path string, accept Accept) (Class, error) {
 	f, err := os.Open(filepath.Join(dir, path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return NotFound, err
+		return NotFound, errAbsent // not fs.ErrNotExist, which is for paths in the repository
 	case err != nil:
 		return HostConnection, err
 	}

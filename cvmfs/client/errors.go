@@ -1,0 +1,28 @@
+package client
+
+import (
+	"errors"
+
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+)
+
+var (
+	// ErrOutdated says that a server offers a revision older than one seen before.
+	ErrOutdated = errors.New("older than a revision seen before")
+	// ErrNoTag says that the repository has no such tag.
+	ErrNoTag = errors.New("no such tag")
+	// ErrUnsupported says that an entry uses a part of the format that this
+	// client does not read.
+	ErrUnsupported = errors.New("not supported by this client")
+	// ErrCacheFull says that an object fits neither on the cache's disk nor in the
+	// memory set aside for that case.
+	ErrCacheFull = objectcache.ErrFull
+)
+
+// IsTransfer reports whether err says that something could not be had from any
+// server; the text of err names each of them with its reason.
+func IsTransfer(err error) bool {
+	var t *transfer.Error
+	return errors.As(err, &t)
+}

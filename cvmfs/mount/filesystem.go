@@ -1,0 +1,364 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/client"
+)
+
+// fileSystem answers the kernel. It works on the protocol's own level: the
+// kernel's numbers are looked up in one table, and nothing else is kept for an
+// inode, which matters on a machine with little memory.
+type fileSystem struct {
+	fuse.RawFileSystem // what is not answered here does not exist
+	r                  *client.Repository
+	log                *slog.Logger
+	timeout            time.Duration
+	pinned             bool
+	nodes              *nodes
+	server             *fuse.Server
+	started            time.Time
+	failures           atomic.Int64
+	limit              limiter
+
+	mu    sync.Mutex // guards the open files and directories
+	next  uint64
+	files map[uint64]*openFile
+	dirs  map[uint64]*openDir
+}
+
+type openFile struct {
+	*client.File
+	node    uint64
+	counted bool
+}
+
+// openDir is a listing. It is whole when the directory is opened, so that reading
+// it is consistent whatever happens to the revision.
+type openDir struct {
+	path    string
+	entries []catalog.Entry
+}
+
+func newFileSystem(r *client.Repository, log *slog.Logger) *fileSystem {
+	f := &fileSystem{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		r:             r, log: log, timeout: kernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(),
+		files: map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
+	}
+	if f.pinned {
+		f.timeout = forever
+	}
+	return f
+}
+
+func (f *fileSystem) String() string           { return "cvmfs" }
+func (f *fileSystem) Init(server *fuse.Server) { f.server = server }
+
+// status translates an error for the kernel.
+func (f *fileSystem) status(op, path string, err error) fuse.Status {
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return fuse.OK
+	case errors.Is(err, fs.ErrNotExist):
+		return fuse.ENOENT
+	case errors.Is(err, context.Canceled):
+		return fuse.EINTR
+	case errors.Is(err, client.ErrCacheFull):
+		errno = syscall.ENOSPC
+	case errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
+		errors.As(err, &errno)
+		return fuse.Status(errno)
+	default:
+		errno = syscall.EIO
+	}
+	f.failures.Add(1)
+	if lost, ok := f.limit.allow(); ok {
+		f.log.Error("request failed", "op", op, "path", path, "err", err, "suppressed", lost)
+	}
+	return fuse.Status(errno)
+}
+
+func interruptible(cancel <-chan struct{}) context.Context { return &fuse.Context{Cancel: cancel} }
+
+func child(dir, name string) string { return dir + "/" + name }
+
+func (f *fileSystem) attr(id uint64, e catalog.Entry, out *fuse.Attr) {
+	mtime := client.MTime(e)
+	*out = fuse.Attr{
+		Ino: id, Mode: e.Mode, Nlink: e.Nlink, Owner: fuse.Owner{Uid: e.UID, Gid: e.GID},
+		Size: uint64(e.Size), Blocks: 1 + uint64(e.Size)/512, Blksize: 4096, //nolint:gosec // never negative
+		Rdev: encodeDev(e.Rdev),
+	}
+	out.SetTimes(&mtime, &mtime, &mtime)
+}
+
+// encodeDev is the kernel's 32-bit form of a device number.
+func encodeDev(dev uint64) uint32 {
+	major, minor := unix.Major(dev), unix.Minor(dev)
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+func (f *fileSystem) entry(path string, e catalog.Entry, out *fuse.EntryOut) {
+	out.NodeId = f.nodes.find(path, e, true)
+	out.SetEntryTimeout(f.timeout)
+	out.SetAttrTimeout(f.timeout)
+	f.attr(out.NodeId, e, &out.Attr)
+}
+
+func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, ok := f.nodes.path(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	path := child(dir, name)
+	if name == ".." {
+		path = dir[:max(0, lastSlash(dir))]
+	} else if name == "." {
+		path = dir
+	}
+	e, err := f.r.Lookup(interruptible(cancel), path)
+	if err != nil {
+		status := f.status("lookup", path, err)
+		if status == fuse.ENOENT { // the kernel remembers that there is nothing
+			out.NodeId = 0
+			out.SetEntryTimeout(f.timeout)
+			return fuse.OK
+		}
+		return status
+	}
+	f.entry(path, e, out)
+	return fuse.OK
+}
+
+func lastSlash(s string) int {
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i] == '/' {
+			return i
+		}
+	}
+	return -1
+}
+
+func (f *fileSystem) Forget(id, lookups uint64) { f.nodes.forget(id, lookups) }
+
+// at returns the path and entry of a number.
+func (f *fileSystem) at(cancel <-chan struct{}, op string, id uint64) (string, catalog.Entry, fuse.Status) {
+	path, ok := f.nodes.path(id)
+	if !ok {
+		return "", catalog.Entry{}, fuse.Status(syscall.ESTALE)
+	}
+	e, err := f.r.Lookup(interruptible(cancel), path)
+	status := f.status(op, path, err)
+	if status == fuse.ENOENT { // gone with the revision that had it
+		status = fuse.Status(syscall.ESTALE)
+	}
+	return path, e, status
+}
+
+func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	_, e, status := f.at(cancel, "getattr", in.NodeId)
+	if !status.Ok() {
+		return status
+	}
+	out.SetTimeout(f.timeout)
+	f.attr(in.NodeId, e, &out.Attr)
+	return fuse.OK
+}
+
+func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	path, ok := f.nodes.path(in.NodeId)
+	if !ok {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	target, err := f.r.Readlink(interruptible(cancel), path)
+	if err != nil {
+		return nil, f.status("readlink", path, err)
+	}
+	return []byte(target), fuse.OK
+}
+
+func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
+		return fuse.EROFS
+	}
+	path, ok := f.nodes.path(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	file, err := f.r.Open(interruptible(cancel), path)
+	if err != nil {
+		return f.status("open", path, err)
+	}
+	open := &openFile{File: file, node: in.NodeId}
+	same, busy := true, false
+	if !f.pinned { // in one revision a number has one content
+		same, busy = f.nodes.opened(in.NodeId, file.ContentID())
+		open.counted = !busy
+	}
+	switch {
+	case busy || file.Entry().DirectIO():
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO
+	case same:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	}
+	if !same { // the size the kernel knows may be that of the content before
+		go f.server.InodeNotify(in.NodeId, -1, 0)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	out.Fh = f.next
+	f.files[out.Fh] = open
+	return fuse.OK
+}
+
+func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	f.mu.Lock()
+	file := f.files[in.Fh]
+	f.mu.Unlock()
+	if file == nil {
+		return nil, fuse.EBADF
+	}
+	if in.Offset >= uint64(file.Size()) { //nolint:gosec // never negative
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	offset := int64(in.Offset) //nolint:gosec // below the size
+	if fd, ok := file.Fd(); ok {
+		return fuse.ReadResultFd(fd, offset, len(buf)), fuse.OK
+	}
+	n := int(min(int64(len(buf)), file.Size()-offset))
+	if _, err := file.ReadAtContext(interruptible(cancel), buf[:n], offset); err != nil {
+		path, _ := f.nodes.path(file.node)
+		return nil, f.status("read", path, err)
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	f.mu.Lock()
+	file := f.files[in.Fh]
+	delete(f.files, in.Fh)
+	f.mu.Unlock()
+	if file == nil {
+		return
+	}
+	if file.counted {
+		f.nodes.closed(file.node)
+	}
+	if err := file.Close(); err != nil {
+		f.log.Warn("closing a file", "err", err)
+	}
+}
+
+func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	path, ok := f.nodes.path(in.NodeId)
+	if !ok {
+		return fuse.Status(syscall.ESTALE)
+	}
+	list, err := f.r.ReadDir(interruptible(cancel), path)
+	if err != nil {
+		return f.status("opendir", path, err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	out.Fh = f.next
+	f.dirs[out.Fh] = &openDir{path: path, entries: list}
+	return fuse.OK
+}
+
+func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.dirs, in.Fh)
+}
+
+// readDir gives the entries from the offset on to add, which says whether it had
+// room. "." and ".." come first, so that an offset is an index less two.
+func (f *fileSystem) readDir(in *fuse.ReadIn, add func(path string, e catalog.Entry, d fuse.DirEntry) bool) fuse.Status {
+	f.mu.Lock()
+	dir := f.dirs[in.Fh]
+	f.mu.Unlock()
+	if dir == nil {
+		return fuse.EBADF
+	}
+	for i := in.Offset; i < uint64(len(dir.entries))+2; i++ {
+		d := fuse.DirEntry{Off: i + 1, Mode: catalog.ModeDir}
+		var path string
+		var e catalog.Entry
+		switch i {
+		case 0:
+			d.Name, d.Ino = ".", in.NodeId
+		case 1:
+			d.Name = ".."
+			if slash := lastSlash(dir.path); slash >= 0 {
+				d.Ino = number(dir.path[:slash], catalog.ModeDir)
+			} else {
+				d.Ino = in.NodeId
+			}
+		default:
+			e = dir.entries[i-2]
+			path = child(dir.path, e.Name)
+			d.Name, d.Mode, d.Ino = e.Name, e.Mode, f.nodes.find(path, e, false)
+		}
+		if !add(path, e, d) {
+			break
+		}
+	}
+	return fuse.OK
+}
+
+func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(in, func(_ string, _ catalog.Entry, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
+}
+
+func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(in, func(path string, e catalog.Entry, d fuse.DirEntry) bool {
+		entry := out.AddDirLookupEntry(d)
+		if entry == nil {
+			return false
+		}
+		if path != "" { // the kernel takes no reference for "." and ".."
+			f.entry(path, e, entry)
+		}
+		return true
+	})
+}
+
+func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	const block = 4096
+	used, quota := f.r.CacheUsage()
+	quota = max(quota, used)
+	*out = fuse.StatfsOut{
+		Bsize: block, Frsize: block, NameLen: 255,
+		Blocks: uint64(quota) / block, Bfree: uint64(quota-used) / block, //nolint:gosec // never negative
+	}
+	out.Bavail = out.Bfree
+	if counters, err := f.r.Counters(); err == nil {
+		for _, kind := range []string{"regular", "symlink", "special", "dir"} {
+			out.Files += uint64(max(0, counters["self_"+kind]) + max(0, counters["subtree_"+kind])) //nolint:gosec // as above
+		}
+		out.Ffree = out.Files - min(out.Files, uint64(f.nodes.count())) //nolint:gosec // as above
+	}
+	return fuse.OK
+}
+
+// Ioctl refuses with the code that says "not for this kind of file". Overlayfs
+// takes ENOSYS, the protocol's default, for a broken lower layer and then fails
+// to copy up.
+func (f *fileSystem) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
+	return fuse.Status(syscall.ENOTTY)
+}

@@ -1,0 +1,135 @@
+package mount
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/client"
+)
+
+// nodes are the inodes that the kernel knows. A node's number is its inode
+// number: a hash of what the entry is, the same in every mount.
+type nodes struct {
+	mu   sync.Mutex // guards byID and what its nodes point to
+	byID map[uint64]*node
+}
+
+// node is one inode. A member of a hard link group is reached by the path it was
+// looked up with first; the others show the same.
+type node struct {
+	path    string
+	lineage string // what the number is the hash of; usually the path again
+	kind    uint32 // file type
+	lookups uint64 // references of the kernel
+	opens   int
+	content [20]byte // identity of the content opened last
+	known   bool     // content is set
+}
+
+func newNodes() *nodes {
+	root := &node{kind: catalog.ModeDir, lookups: 1}
+	return &nodes{byID: map[uint64]*node{fuse.FUSE_ROOT_ID: root}}
+}
+
+// number is the inode number of an entry as long as no other lives under it.
+func number(lineage string, kind uint32) uint64 {
+	if lineage == "" {
+		return fuse.FUSE_ROOT_ID
+	}
+	sum := cvmfs.SHA1.Sum(append([]byte{byte(kind >> 12)}, lineage...))
+	return usable(binary.LittleEndian.Uint64(sum.Digest[:]))
+}
+
+// usable keeps clear of the numbers with a meaning of their own.
+func usable(id uint64) uint64 {
+	if id <= fuse.FUSE_ROOT_ID || id >= ^uint64(0)-1 { // unknown, root; the library's own
+		return id ^ 1<<32
+	}
+	return id
+}
+
+// find returns the number of an entry; with refer it counts a reference of the
+// kernel and remembers the path.
+func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
+	lineage, kind := client.Lineage(path, e), e.Mode&catalog.ModeType
+	id := number(lineage, kind)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for {
+		known := n.byID[id]
+		if known == nil {
+			break
+		}
+		if known.lineage == lineage && known.kind == kind {
+			if refer {
+				known.lookups++
+			}
+			return id
+		}
+		id = usable(id + 1) // two hashes collide: whoever comes second moves on
+	}
+	if refer {
+		n.byID[id] = &node{path: path, lineage: lineage, kind: kind, lookups: 1}
+	}
+	return id
+}
+
+// path returns the path of a number the kernel was given.
+func (n *nodes) path(id uint64) (string, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := n.byID[id]
+	if known == nil {
+		return "", false
+	}
+	return known.path, true
+}
+
+func (n *nodes) forget(id, lookups uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := n.byID[id]
+	if known == nil || id == fuse.FUSE_ROOT_ID {
+		return
+	}
+	if known.lookups -= min(lookups, known.lookups); known.lookups == 0 {
+		delete(n.byID, id)
+	}
+}
+
+// opened notes that content is opened under a number, and says whether the pages
+// the kernel has of it are still right, and whether somebody still reads other
+// content under the same number.
+func (n *nodes) opened(id uint64, content [20]byte) (same, busy bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := n.byID[id]
+	if known == nil {
+		return false, false
+	}
+	same = known.known && known.content == content
+	busy = known.known && !same && known.opens > 0
+	if !busy {
+		known.content, known.known = content, true
+		known.opens++
+	}
+	return same, busy
+}
+
+func (n *nodes) closed(id uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if known := n.byID[id]; known != nil && known.opens > 0 {
+		known.opens--
+	}
+}
+
+func (n *nodes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.byID)
+}
