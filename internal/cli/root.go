@@ -102,6 +102,7 @@ func commands(a *app) []*cobra.Command {
 		newLogs(a),
 		newDestroy(a),
 		newGC(a),
+		newImage(a),
 		newVersion(a),
 	}
 }

@@ -1,0 +1,51 @@
+package image
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/micavm/mica/internal/iso9660"
+)
+
+// Paths in the boot tree.
+const (
+	KernelPath    = "cernvm/vmlinuz.xz"
+	InitramfsPath = "cernvm/initrd.img"
+	VersionPath   = "version"
+	SentinelPath  = ".ucernvm_boot_loader"
+	LoaderDir     = "isolinux"
+	LoaderConfig  = "isolinux/isolinux.cfg"
+)
+
+// Label is the volume label of every boot image.
+const Label = "UCERNVM"
+
+// Tree is a boot image before it has a format.
+type Tree struct {
+	Title   string // shown in the boot menu
+	Version string // content of the version file, one line
+	Time    time.Time
+	Command CommandLine
+
+	Kernel    iso9660.File // the paths are set by Files
+	Initramfs iso9660.File
+	Loader    []iso9660.File // of LoaderDir: isolinux.bin and its modules
+	HybridMBR []byte         // isohdpfx.bin, may be nil
+}
+
+// Files returns the whole tree as it is on the platform p.
+func (t Tree) Files(p Platform) ([]iso9660.File, error) {
+	config, err := t.Command.isolinux(t.Title, p)
+	if err != nil {
+		return nil, fmt.Errorf("writing boot menu: %w", err)
+	}
+	kernel, initramfs := t.Kernel, t.Initramfs
+	kernel.Path, initramfs.Path = KernelPath, InitramfsPath
+	files := []iso9660.File{
+		iso9660.Bytes(SentinelPath, 0o444, nil),
+		iso9660.Bytes(VersionPath, 0o444, []byte(t.Version+"\n")),
+		iso9660.Bytes(LoaderConfig, 0o444, config),
+		kernel, initramfs,
+	}
+	return append(files, t.Loader...), nil
+}
