@@ -18,6 +18,9 @@ type Script struct {
 	Text    []byte
 	Bounded bool
 	Line    int // of the #! line
+	// Guarded says that the script looks for amiconfig among the processes above
+	// it, as the public contexts do so that it ends when cloud-init runs it.
+	Guarded bool
 	End     int // the last line of Text
 	// Original is what amiconfig itself does with it.
 	Original OriginalScript
@@ -67,6 +70,7 @@ func parseScript(lines []line) Script {
 	s.Bounded = end < len(lines)
 	s.End = lines[end-1].number
 	s.Text = join(lines[first:end])
+	s.Guarded = bytes.Contains(s.Text, []byte("/proc/")) && bytes.Contains(s.Text, []byte("cmdline")) && bytes.Contains(s.Text, []byte("amiconfig"))
 	return s
 }
 

@@ -22,7 +22,7 @@ func (k *checker) checkScript() {
 		k.checkEnd(s)
 		k.checkShell(s.Text, s.Line, s.End > s.Line)
 		k.checkChanges(s)
-		if !k.context.MIME && !guarded(s.Text) {
+		if !k.context.MIME && !s.Guarded {
 			severity := note
 			if k.options.CloudInit {
 				severity = warning
@@ -73,13 +73,6 @@ func (k *checker) checkEnd(s usercontext.Script) {
 			return
 		}
 	}
-}
-
-var guardWords = []string{"/proc/", "cmdline", "amiconfig"}
-
-// guarded reports whether a script checks that amiconfig started it.
-func guarded(text []byte) bool {
-	return !slices.ContainsFunc(guardWords, func(w string) bool { return !bytes.Contains(text, []byte(w)) })
 }
 
 // checkShell parses a script. Lines are counted from line on, unless mapped is

@@ -39,27 +39,10 @@ func renamed() map[string]string {
 // enabled returns the plugins that the context has run.
 func (k *checker) enabled() map[string]bool {
 	on := map[string]bool{}
-	for _, p := range k.plugins {
-		if p.Always {
-			on[p.Name] = true
-		}
-	}
-	listed, given := k.sections.Get("amiconfig", "plugins")
-	for _, name := range words(listed) {
+	for _, name := range usercontext.EnabledPlugins(k.sections) {
 		on[name] = true
 	}
-	if _, ok := k.sections.Section("cernvm"); ok && !given {
-		on["cernvm"] = true // as the images of CernVM have it
-	}
-	off, _ := k.sections.Get("amiconfig", "disabled_plugins")
-	for _, name := range words(off) {
-		delete(on, name)
-	}
 	return on
-}
-
-func words(list string) []string {
-	return strings.FieldsFunc(strings.ToLower(list), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' })
 }
 
 // checkPlugins judges the section [amiconfig].
@@ -74,7 +57,7 @@ func (k *checker) checkPlugins() {
 			if strings.Contains(o.Value, ",") {
 				k.add("I003", o.Line, o.ValueColumn, "write blanks between the names", "the list in %s has commas: an original CernVM takes it for one name, and runs nothing", o.Key)
 			}
-			for _, name := range words(o.Value) {
+			for _, name := range usercontext.PluginNames(o.Value) {
 				k.checkPluginName(o, name)
 			}
 		default:
