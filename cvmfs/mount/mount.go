@@ -67,7 +67,10 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 		MaxWrite:             128 << 10,
 		MaxReadAhead:         128 << 10,
 		EnableSymlinkCaching: r.Pinned(),
-		Logger:               slog.NewLogLogger(opt.Log.Handler(), slog.LevelError),
+		// The library opens /dev/null in the middle of a splice, and panics where it
+		// is not there: in a process that left its root behind. A copy costs little.
+		DisableSplice: true,
+		Logger:        slog.NewLogLogger(opt.Log.Handler(), slog.LevelError),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)

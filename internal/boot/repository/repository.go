@@ -24,6 +24,10 @@ type Config struct {
 	// ClockFloor is a moment that certainly has passed, such as the build of the
 	// image. A clock behind it is not believed when signatures are checked.
 	ClockFloor time.Time
+
+	// Progress gets one line for each thing worth telling while Start waits: an
+	// attempt that failed and why, a clock not believed. May be nil.
+	Progress func(line string) `json:"-"`
 }
 
 // Ready is the child's report that the mount stands.
