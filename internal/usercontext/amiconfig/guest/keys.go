@@ -100,6 +100,7 @@ func (r *Root) Authorize(acc Account, keys []string) error {
 			return fmt.Errorf("public keys for %q: %s is not a directory", acc.Name, clean(dir))
 		}
 	}
+	errs = append(errs, r.MkdirAll(acc.Home, Attr{Mode: 0o700}.Owner(acc.UID, acc.GID)))
 	errs = append(errs, r.MkdirAll(dir, Attr{Mode: 0o700}.Owner(acc.UID, acc.GID)))
 	errs = append(errs, r.Edit(path.Join(dir, "authorized_keys"), Attr{Mode: 0o600, NoFollow: true}.Owner(acc.UID, acc.GID), func(lines []string) []string {
 		have := map[string]bool{}

@@ -90,7 +90,8 @@ func planCernVM(c *Call) (cernvmPlan, error) {
 	var p problems
 	s := c.Section
 	plan := cernvmPlan{
-		site: assignments{file: siteConf}, cvmfs: assignments{file: cvmfsSiteConf},
+		site:  assignments{file: siteConf, secret: s.Get("contextualization_key", "") != ""},
+		cvmfs: assignments{file: cvmfsSiteConf, secret: s.Get("entitlement_key", "") != ""},
 		shell: s.Get("shell", "/bin/bash"),
 	}
 	plan.store(s)
@@ -149,7 +150,7 @@ func planCernVM(c *Call) (cernvmPlan, error) {
 	p.add(err)
 	_, err = swapSize(c.Root, s.Get("swap_size", "off"))
 	p.add(err)
-	plan.proxies, err = parseProxies(s, plan.users)
+	plan.proxies, err = parseProxies(c, plan.users)
 	p.add(err)
 	return plan, p.err()
 }
@@ -222,7 +223,7 @@ func (plan *cernvmPlan) apply(ctx context.Context, c *Call) error {
 		}
 		p.add(setAutoLogin(c.Root, user, *plan.autoLogin))
 	}
-	p.add(plan.proxies.apply(ctx, c.Root))
+	p.add(plan.proxies.apply(ctx, c))
 	if plan.desktop {
 		p.add(setDesktop(ctx, c, plan.startX))
 	}
@@ -241,9 +242,15 @@ func cernvmEveryBoot(ctx context.Context, c *Call) error {
 		conf.put("CVMFS_HTTP_PROXY", unquote(v))
 		p.add(conf.write(c.Root))
 	}
-	p.add(swapOn(ctx, c.Root, s.Get("swap_size", "off")))
+	if err := swapOn(ctx, c.Root, s.Get("swap_size", "off")); err != nil {
+		c.Warn("%v", err)
+	}
 	for _, name := range list(s.Get("services", "")) {
-		p.add(c.Root.Service(ctx, []string{name}, guest.Start))
+		// One context serves several operating systems: what one of them lacks is
+		// no failure.
+		if err := c.Root.Service(ctx, []string{name}, guest.Start); err != nil {
+			c.Warn("services: %v", err)
+		}
 	}
 	if v, _ := s.Lookup("contextualization_command"); v != "" {
 		p.add(runInBackground(ctx, c.Root, v))

@@ -24,10 +24,11 @@ type proxyPlan struct {
 
 // parseProxies reads the x509 and eos options.
 //
-// Differs: eos-server may begin with root://, and without a proxy it is an error
-// of its own instead of one that stops the plugin.
-func parseProxies(s Section, users []userSpec) (proxyPlan, error) {
+// Differs: eos-server may begin with root://, and without a proxy it is left out
+// instead of stopping the plugin.
+func parseProxies(c *Call, users []userSpec) (proxyPlan, error) {
 	var p problems
+	s := c.Section
 	first := "root"
 	if len(users) > 0 {
 		first = users[0].name
@@ -70,7 +71,7 @@ func parseProxies(s Section, users []userSpec) (proxyPlan, error) {
 			server = ""
 		}
 		if server != "" && plan.cert == nil && plan.certFile == "" && plan.eosCert == nil {
-			p.add(errors.New("eos-server needs a grid proxy: x509-cert, x509-cert-file or eos-x509-cert"))
+			c.Warn("eos-server is left out: it needs a grid proxy, x509-cert, x509-cert-file or eos-x509-cert")
 			server = ""
 		}
 	}
@@ -78,8 +79,9 @@ func parseProxies(s Section, users []userSpec) (proxyPlan, error) {
 	return plan, p.err()
 }
 
-func (plan proxyPlan) apply(ctx context.Context, root *guest.Root) error {
+func (plan proxyPlan) apply(ctx context.Context, c *Call) error {
 	var p problems
+	root := c.Root
 	proxy, err := plan.writeProxy(root, plan.owner, "", plan.cert, plan.certFile)
 	p.add(err)
 	if plan.eosCert != nil {
@@ -87,7 +89,9 @@ func (plan proxyPlan) apply(ctx context.Context, root *guest.Root) error {
 		p.add(err)
 	}
 	if plan.eosServer != "" && proxy != "" {
-		p.add(plan.mountEOS(ctx, root, proxy))
+		if err := plan.mountEOS(ctx, root, proxy); err != nil {
+			c.Warn("%v", err)
+		}
 	}
 	return p.err()
 }

@@ -68,12 +68,9 @@ type Call struct {
 
 // Meta is what the platform told about the machine.
 type Meta struct {
-	InstanceID  string
-	Hostname    string
-	PublicKeys  []string
-	LaunchIndex int
-	PublicIPv4  string
-	BlockDevice map[string]string // "swap", "ephemeral0" → device name without /dev
+	InstanceID string
+	Hostname   string
+	PublicKeys []string
 }
 
 // Section is the options of one plugin.

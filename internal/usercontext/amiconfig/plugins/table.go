@@ -7,9 +7,27 @@ package plugins
 func Table() []Plugin {
 	return []Plugin{
 		hostname(),
+		storage(),
 		disableSSHPasswords(),
 		rootSSHKeys(),
+		nss(),
+		yp(),
+		amildap(),
 		cernvm(),
+		tcpBuffers(),
+		openvpn(),
+		dnsUpdate(),
+		noip(),
+		squid(),
+		ganglia(),
+		puppet(),
+		condor(),
+		workqueue(),
+		vafSetup(),
+		elastiqSetup(),
+		sfcbClientSetup(),
+		applianceAgent(),
+		hepix(), // last in the original too
 	}
 }
 

@@ -118,6 +118,9 @@ func makeUsers(ctx context.Context, c *Call, specs []userSpec, shell string) ([]
 	var p problems
 	var made []guest.Account
 	var generated []string
+	if !c.Root.Has(shell) {
+		c.Warn("shell: this operating system has no %s, so nobody who has it can log in", shell)
+	}
 	admin := !c.Root.Exists(firstBoot)
 	if admin {
 		p.add(prepareSudo(ctx, c.Root))

@@ -103,8 +103,9 @@ var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // assignments keeps a file of lines NAME=value.
 type assignments struct {
-	file string
-	set  []assignment
+	file   string
+	set    []assignment
+	secret bool // a value in it is not to be shown
 }
 
 type assignment struct{ name, value string }
@@ -130,7 +131,7 @@ func (a *assignments) write(root *guest.Root) error {
 		}
 		lines = append(lines, assignment{s.name, word})
 	}
-	p.add(root.Edit(a.file, guest.Attr{Mode: 0o644}, func(old []string) []string {
+	p.add(root.Edit(a.file, guest.Attr{Mode: 0o644, Secret: a.secret}, func(old []string) []string {
 		for _, s := range lines {
 			old = assign(old, s.name, s.value)
 		}
