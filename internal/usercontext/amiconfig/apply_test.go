@@ -32,6 +32,8 @@ func tree(t testing.TB, files map[string]string) string {
 		"etc/skel/.bashrc":     "# skel\n",
 		"etc/ssh/sshd_config":  "PasswordAuthentication yes\n",
 		"usr/bin/ps":           "",
+		"bin/bash":             "",
+		"bin/zsh":              "",
 		"mnt/.rw/ulogs/.empty": "",
 	}
 	for name, text := range files {
