@@ -16,13 +16,17 @@ type Word struct {
 
 // Line is a parsed command line. The zero value has no words.
 type Line struct {
+	text  string
 	words []Word
 }
+
+// String returns the text that was parsed.
+func (l Line) String() string { return l.text }
 
 // Parse splits a command line into words. It never fails: an open quote runs to
 // the end, as it does in the kernel.
 func Parse(text string) Line {
-	var l Line
+	l := Line{text: text}
 	for {
 		text = strings.TrimLeft(text, " \t\r\n\x00")
 		if text == "" {
