@@ -202,20 +202,24 @@ func (c *Context) Amiconfig() *Amiconfig {
 	return parseAmiconfig(lines)
 }
 
-// Script returns the leading script as Mica reads it: of the context itself, or
-// of the first MIME part that is amiconfig's. Scripts that are parts of their own
-// belong to cloud-init.
+// Script returns the script as Mica reads it: at the start of the context; in
+// MIME, at the start of the first of amiconfig's parts that has one, else the
+// first part that is a shell script. The latter is cloud-init's as well, which the
+// field CloudInit says.
 func (c *Context) Script() Script {
 	if !c.MIME {
 		return parseScript(c.lines)
 	}
-	for _, p := range c.Parts {
-		if p.Kind != Plain {
-			continue
-		}
-		if s := parseScript(p.lines()); s.Present {
-			s.Original = OriginalScript{Why: "amiconfig does not look into MIME parts for a script"}
-			return s
+	for _, kind := range []Kind{Plain, ShellScript} {
+		for _, p := range c.Parts {
+			if p.Kind != kind {
+				continue
+			}
+			if s := parseScript(p.lines()); s.Present {
+				s.Original = OriginalScript{Why: "amiconfig does not look into MIME parts for a script"}
+				s.CloudInit = kind == ShellScript
+				return s
+			}
 		}
 	}
 	return Script{Original: OriginalScript{Why: "the first line does not start with #!"}}

@@ -162,7 +162,12 @@ func (m *message) leaf(lines []line, head map[string]string, body int, declared 
 	if len(lines) > 0 {
 		p.Header, p.Line = lines[0].number, lines[0].number+body
 	}
-	raw := join(lines[body:])
+	// The line end before a boundary belongs to the boundary, not to the body; a
+	// text that would lose its last line end that way keeps it.
+	raw := bytes.TrimSuffix(join(lines[body:]), []byte("\n"))
+	if len(raw) > 0 && raw[len(raw)-1] != '\n' {
+		raw = append(raw, '\n')
+	}
 	switch enc := strings.ToLower(strings.TrimSpace(head["content-transfer-encoding"])); enc {
 	case "", "7bit", "8bit", "binary":
 		p.Data = raw

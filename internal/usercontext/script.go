@@ -22,6 +22,9 @@ type Script struct {
 	// it, as the public contexts do so that it ends when cloud-init runs it.
 	Guarded bool
 	End     int // the last line of Text
+	// CloudInit says that the script is a MIME part that cloud-init runs: where the
+	// operating system has cloud-init, nobody else should.
+	CloudInit bool
 	// Original is what amiconfig itself does with it.
 	Original OriginalScript
 }

@@ -61,8 +61,12 @@ func scriptStep(c *usercontext.Context, s usercontext.Script, when string) Step 
 	} else {
 		step.Text = fmt.Sprintf("runs the script as root %s: everything from line %d on", when, s.Line)
 	}
+	if s.CloudInit {
+		step.Text += ", unless the operating system has cloud-init, whose part it is"
+	}
 	o := s.Original
 	switch {
+	case s.CloudInit:
 	case !o.Before && !o.After:
 		why := o.Why
 		if why == "" {

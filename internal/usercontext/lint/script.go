@@ -17,7 +17,7 @@ import (
 // of their own.
 func (k *checker) checkScript() {
 	s := k.script
-	if s.Present {
+	if s.Present && !s.CloudInit { // which is among the parts
 		k.checkPhases(s)
 		k.checkEnd(s)
 		k.checkShell(s.Text, s.Line, s.End > s.Line)
