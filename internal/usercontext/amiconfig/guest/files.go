@@ -178,6 +178,9 @@ func (r *Root) replace(at string, data []byte, a Attr) error {
 		if err := f.Chmod(a.Mode); err != nil {
 			return err
 		}
+		if r.options.Pretend { // a tree that is thrown away
+			return nil
+		}
 		return f.Sync()
 	}()
 	if cerr := f.Close(); err == nil {
