@@ -37,12 +37,16 @@ type Device struct {
 	// are zero, apart from an empty partition table.
 	Blank bool
 
+	// DataAt is the offset of the first byte found that is not zero, where Blank
+	// was looked into and is false.
+	DataAt int64
+
 	// Unfinished says that an earlier Prepare was stopped half-way on exactly
-	// this device, and nobody has used it since.
+	// this device, a partition or a whole disk, and nobody has used it since.
 	Unfinished bool
 
-	// Boot says that the machine was started from this device, or from a
-	// partition of this disk.
+	// Boot says that the device has the sentinel of a boot partition, or is a
+	// disk with such a partition.
 	Boot bool
 
 	// Free is the largest unpartitioned piece of a whole disk that lies on MiB
@@ -70,8 +74,8 @@ const (
 	Virtual Kind = "virtual" // loop, ram, zram, device mapper, md, network
 )
 
-// label is how messages call the device.
-func (d Device) label() string {
+// title is how messages call the device.
+func (d Device) title() string {
 	switch {
 	case d.Path != "":
 		return d.Path

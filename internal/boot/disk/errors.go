@@ -18,6 +18,7 @@ type NoDisk struct {
 	Remedy  string
 }
 
+// Error lists the devices, one a line.
 func (e *NoDisk) Error() string {
 	if len(e.Devices) == 0 {
 		return "no disk for UROOT: the machine has no block devices"
@@ -36,6 +37,7 @@ type Ambiguous struct {
 	Remedy  string
 }
 
+// Error names the devices.
 func (e *Ambiguous) Error() string {
 	return "more than one disk is a UROOT: " + strings.Join(e.Devices, ", ")
 }
@@ -49,4 +51,11 @@ func size(n int64) string {
 		return fmt.Sprintf("%d MiB", n>>20)
 	}
 	return fmt.Sprintf("%d KiB", n>>10)
+}
+
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

@@ -150,7 +150,7 @@ func (d *disk) copyAt(lba int64) (t *Table, trace bool, err error) {
 		return nil, true, nil
 	}
 	for i := range t.slots {
-		e, used := decodeEntry(t.raw[i*t.slotSize:][:128])
+		e, used := DecodeEntry(t.raw[i*t.slotSize:][:128])
 		if !used {
 			continue
 		}
@@ -164,7 +164,9 @@ func (d *disk) copyAt(lba int64) (t *Table, trace bool, err error) {
 	return t, true, nil
 }
 
-func decodeEntry(b []byte) (Entry, bool) {
+// DecodeEntry reads one slot of the array; used says that it has a partition.
+// It panics if b has less than 128 bytes.
+func DecodeEntry(b []byte) (Entry, bool) {
 	le := binary.LittleEndian
 	if bytes.Equal(b[:16], make([]byte, 16)) {
 		return Entry{}, false
