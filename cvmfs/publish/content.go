@@ -1,0 +1,184 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/micavm/mica/cvmfs/catalog"
+)
+
+// contents reads, compresses and stages the files that must be read, several at
+// a time. Names of one inode are read once.
+func (s *scanner) contents(ctx context.Context, g *staging, result *Result) error {
+	total := int64(0)
+	first := make(map[inode]*node)
+	var work, copies []*node
+	for _, n := range s.unread {
+		if n.inode != (inode{}) {
+			if first[n.inode] != nil {
+				copies = append(copies, n)
+				continue
+			}
+			first[n.inode] = n
+		}
+		work = append(work, n)
+		total += n.entry.Size
+	}
+	workers := s.options.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	var done atomic.Int64
+	var mu sync.Mutex // guards the order of reports
+	report := func(n int64, finished bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		s.report(Progress{Phase: PhaseFiles, Done: done.Add(n), Total: total, Finished: finished})
+	}
+	queue := make(chan *node)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer close(queue)
+		for _, n := range work {
+			select {
+			case queue <- n:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		return nil
+	})
+	for range workers {
+		group.Go(func() error {
+			w := &reader{s: s, g: g, p: g.packer(s.options.Compression), buffer: make([]byte, 256<<10), report: report}
+			defer w.p.abort()
+			for n := range queue {
+				if err := w.read(ctx, n); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, n := range copies {
+		from := first[n.inode]
+		n.entry.Hash, n.chunks = from.entry.Hash, from.chunks
+		n.entry.Flags |= from.entry.Flags & catalog.FlagChunked
+	}
+	result.Read += int64(len(work))
+	result.BytesRead += total
+	report(0, true)
+	return nil
+}
+
+// reader is one worker.
+type reader struct {
+	s      *scanner
+	g      *staging
+	p      *packer
+	buffer []byte
+	report func(n int64, finished bool)
+}
+
+// read stores the content of one file, in chunks if it is cut.
+func (r *reader) read(ctx context.Context, n *node) error {
+	path := r.s.paths[n]
+	f, err := r.s.open(n, path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+
+	sizes := r.s.options.Chunks
+	var d *detector
+	if !r.s.options.NoChunks && n.entry.Size > sizes.Min {
+		d = newDetector(sizes)
+	}
+	if err := r.p.begin(); err != nil {
+		return err
+	}
+	size, start := int64(0), int64(0)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		read, err := f.Read(r.buffer)
+		for b := r.buffer[:read]; len(b) > 0; {
+			end, cut := len(b), false
+			if d != nil {
+				end, cut = d.next(b)
+			}
+			if _, err := r.p.Write(b[:end]); err != nil {
+				return fmt.Errorf("storing %q: %w", path, err)
+			}
+			size += int64(end)
+			b = b[end:]
+			if cut {
+				if err := r.chunk(n, start, size); err != nil {
+					return fmt.Errorf("storing %q: %w", path, err)
+				}
+				start = size
+			}
+		}
+		r.report(int64(read), false)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("reading source: %w", err)
+		}
+		if size > n.entry.Size {
+			break
+		}
+	}
+	if size != n.entry.Size {
+		return fmt.Errorf("source: %q changed while it was published: %w", path, ErrSource)
+	}
+	if err := r.s.unchanged(f, n, path); err != nil {
+		return err
+	}
+	if err := r.last(n, start, size); err != nil {
+		return fmt.Errorf("storing %q: %w", path, err)
+	}
+	return nil
+}
+
+// chunk ends a chunk at a cut and starts the next.
+func (r *reader) chunk(n *node, start, end int64) error {
+	o, err := r.p.finish()
+	if err != nil {
+		return err
+	}
+	if err := r.g.keep(o, 'P'); err != nil {
+		return err
+	}
+	n.chunks = append(n.chunks, catalog.Chunk{Offset: start, Size: end - start, Hash: o.hash})
+	return r.p.begin()
+}
+
+// last ends the file: what was never cut is stored whole.
+func (r *reader) last(n *node, start, end int64) error {
+	if len(n.chunks) > 0 {
+		if err := r.chunk(n, start, end); err != nil {
+			return err
+		}
+		n.entry.Flags |= catalog.FlagChunked
+		return nil
+	}
+	o, err := r.p.finish()
+	if err != nil {
+		return err
+	}
+	n.entry.Hash = o.hash
+	return r.g.keep(o, 0)
+}

@@ -1,0 +1,819 @@
+package publish_test
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
+	"github.com/micavm/mica/cvmfs/publish"
+	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/tier"
+)
+
+const name = "tree.example.org"
+
+var (
+	clock = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	small = publish.ChunkSizes{Min: 16384, Avg: 32768, Max: 65536}
+)
+
+// world is a repository, its keys and a source tree.
+type world struct {
+	source, storage, keys string
+	now                   time.Time
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{filepath.Join(dir, "source"), filepath.Join(dir, "storage"), filepath.Join(dir, "keys"), clock}
+	must(t, os.Mkdir(w.source, 0o755))
+	must(t, os.Mkdir(w.keys, 0o700))
+	small := cvmfstest.Small(t)
+	for kind, perm := range map[string]fs.FileMode{"masterkey": 0o400, "pub": 0o444, "key": 0o400, "crt": 0o444} {
+		must(t, os.WriteFile(filepath.Join(w.keys, name+"."+kind), small.Key(t, kind), perm))
+	}
+	w.create(t)
+	return w
+}
+
+func (w *world) create(t testing.TB) {
+	t.Helper()
+	err := publish.Create(t.Context(), publish.CreateOptions{Storage: w.storage, Name: name, Keys: w.keys, Now: func() time.Time { return w.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) options() publish.Options {
+	return publish.Options{Source: w.source, Storage: w.storage, Name: name, Keys: w.keys, Chunks: small, Now: func() time.Time { return w.now }}
+}
+
+func (w *world) publish(t testing.TB, change func(*publish.Options)) *publish.Result {
+	t.Helper()
+	w.now = w.now.Add(time.Hour)
+	o := w.options()
+	if change != nil {
+		change(&o)
+	}
+	r, err := publish.Publish(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) repo() string { return filepath.Join(w.storage, name) }
+
+func (w *world) check(t testing.TB) *publish.Report {
+	t.Helper()
+	return check(t, w.storage, name, w.keys)
+}
+
+func check(t testing.TB, storage, name, keys string) *publish.Report {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(keys, name+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := cvmfs.ParsePublicKeys(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return checkWith(t, storage, name, public)
+}
+
+func checkWith(t testing.TB, storage, name string, public []*rsa.PublicKey) *publish.Report {
+	t.Helper()
+	r, err := publish.Check(t.Context(), publish.CheckOptions{Storage: storage, Name: name, MasterKeys: public, Data: true, Now: func() time.Time { return clock.Add(48 * time.Hour) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func clean(t testing.TB, r *publish.Report) {
+	t.Helper()
+	for _, p := range r.Problems {
+		t.Errorf("Check: %v", p)
+	}
+	if r.Catalogs == 0 || r.Entries == 0 {
+		t.Errorf("Check looked at nothing: %+v", r)
+	}
+}
+
+// writeTree fills the source. Each line is "path mode content"; a path with a
+// slash at its end is a directory.
+func (w *world) write(t testing.TB, path, content string) {
+	t.Helper()
+	file := filepath.Join(w.source, path)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tricky makes everything a tree may have. What needs root is left out without.
+func (w *world) tricky(t testing.TB) {
+	t.Helper()
+	root := os.Geteuid() == 0
+	at := func(path string) string { return filepath.Join(w.source, path) }
+	w.write(t, "README", "read me")
+	w.write(t, "empty", "")
+	w.write(t, "names/with blank", "1")
+	w.write(t, "names/new\nline", "2")
+	w.write(t, "names/\xff\xfe", "3")
+	w.write(t, "names/%20?#$(X)", "4")
+	w.write(t, "names/"+strings.Repeat("x", 255), "5")
+	w.write(t, "hard/a", "linked")
+	must(t, os.Link(at("hard/a"), at("hard/b")))
+	must(t, os.Link(at("hard/a"), at("hard/c")))
+	w.write(t, "hard/d", "other pair")
+	must(t, os.Link(at("hard/d"), at("hard/e")))
+	must(t, os.MkdirAll(at("hard/sub"), 0o755))
+	must(t, os.Link(at("hard/a"), at("hard/sub/a")))
+	must(t, os.Symlink("target", at("hard/s1")))
+	must(t, os.Link(at("hard/s1"), at("hard/s2")))
+	must(t, os.MkdirAll(at("links"), 0o755))
+	must(t, os.Symlink("$(ARCH:-x)/lib", at("links/var")))
+	must(t, os.Symlink("/"+strings.Repeat("y/", 1000), at("links/long")))
+	must(t, unix.Mkfifo(at("pipe"), 0o640))
+	big := make([]byte, 153600)
+	for i := range big {
+		big[i] = byte(i * i >> 7)
+	}
+	w.write(t, "big/cut", string(big))
+	w.write(t, "big/zeros", string(make([]byte, 204800)))
+	must(t, os.Link(at("big/zeros"), at("big/linked")))
+	w.write(t, "big/exact", string(make([]byte, 16384)))
+	w.write(t, "soft/.cvmfscatalog", "")
+	w.write(t, "soft/1.0/.cvmfscatalog", "")
+	w.write(t, "soft/1.0/bin/tool", "tool")
+	w.write(t, "soft/2.0/bin/tool", "tool 2")
+	w.write(t, "software/x", "not below soft")
+	w.write(t, "opt/a/x", "1")
+	w.write(t, "opt/b/x", "2")
+	w.write(t, "opt/skip/x", "3")
+	w.write(t, ".cvmfsdirtab", "# rules\n/opt/*\n! */skip\n")
+	deep := strings.Repeat("d/", 40)
+	w.write(t, deep+"file", "deep")
+	must(t, os.Chmod(at("soft/1.0/bin/tool"), 0o755|os.ModeSetuid))
+	must(t, os.Chmod(at("opt"), 0o777|os.ModeSticky))
+	must(t, os.Chmod(at("README"), 0))
+	must(t, os.Chtimes(at("empty"), time.Unix(-5, 999999999), time.Unix(-5, 999999999)))
+	if root {
+		must(t, os.Lchown(at("hard/d"), 1234, 70000))
+		must(t, unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+		must(t, unix.Mknod(at("block"), unix.S_IFBLK|0o600, int(unix.Mkdev(7, 300))))
+	}
+	for _, x := range []struct{ path, key, value string }{
+		{"README", "user.short", "v"}, {"README", "user.empty", ""}, {"README", "user.long", strings.Repeat("v", 255)},
+		{"soft", "user.ondir", "d"}, {"names/with blank", "user.too-long", strings.Repeat("v", 256)}, {"big/cut", "user.hash", "magic"},
+	} {
+		if err := unix.Lsetxattr(at(x.path), x.key, []byte(x.value), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
+			t.Fatal(err)
+		}
+	}
+	if root {
+		capability := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+		if err := unix.Lsetxattr(at("soft/2.0/bin/tool"), "security.capability", []byte(capability), 0); err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+			t.Fatal(err)
+		}
+		if err := unix.Lsetxattr(at("soft"), "trusted.overlay.opaque", []byte("y"), 0); err != nil && !errors.Is(err, unix.ENOTSUP) && !errors.Is(err, unix.EPERM) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// published opens the catalogues of a revision.
+type published struct {
+	t    testing.TB
+	repo cvmfstest.Repo
+}
+
+func (p published) open(h cvmfs.Hash) *catalog.Catalog {
+	p.t.Helper()
+	c, err := catalog.Open(p.repo.Object(p.t, h, cvmfs.SuffixCatalog))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// tree returns every entry by path, without row ids, and the catalogue each
+// directory's children are in.
+func (p published) tree(root cvmfs.Hash) (map[string]catalog.Entry, map[string]map[string][]byte, []string) {
+	p.t.Helper()
+	entries := make(map[string]catalog.Entry)
+	xattrs := make(map[string]map[string][]byte)
+	var nested []string
+	var walk func(c *catalog.Catalog, path string)
+	walk = func(c *catalog.Catalog, path string) {
+		list, err := c.List(path)
+		must(p.t, err)
+		for _, e := range list {
+			sub := path + "/" + e.Name
+			if e.HasXattrs {
+				xattrs[sub], err = c.Xattrs(sub)
+				must(p.t, err)
+			}
+			e.RowID = 0
+			entries[sub] = e
+			if e.IsNestedMountpoint() {
+				n, _, err := c.NestedFor(sub)
+				must(p.t, err)
+				nested = append(nested, sub)
+				walk(p.open(n.Hash), sub)
+			} else if e.IsDir() {
+				walk(c, sub)
+			}
+		}
+	}
+	c := p.open(root)
+	e, ok, err := c.Lookup("")
+	if err != nil || !ok {
+		p.t.Fatal(ok, err)
+	}
+	e.RowID = 0
+	entries[""] = e
+	walk(c, "")
+	slices.Sort(nested)
+	return entries, xattrs, nested
+}
+
+func (w *world) tree(t testing.TB, root cvmfs.Hash) (map[string]catalog.Entry, map[string]map[string][]byte, []string) {
+	t.Helper()
+	return published{t, cvmfstest.Repo{Dir: w.repo()}}.tree(root)
+}
+
+func TestPublishTricky(t *testing.T) {
+	w := newWorld(t)
+	clean(t, w.check(t))
+	w.tricky(t)
+	r := w.publish(t, func(o *publish.Options) { o.Tag = "v1"; o.Description = "first" })
+	clean(t, w.check(t))
+	if r.Revision != 1 || !slices.Equal(r.Tags, []string{"trunk", "generic-2026-11-28T13:00:00Z", "v1"}) {
+		t.Errorf("Result = %+v", r)
+	}
+	entries, xattrs, nested := w.tree(t, r.RootHash)
+	if want := []string{"/opt/a", "/opt/b", "/soft", "/soft/1.0"}; !slices.Equal(nested, want) {
+		t.Errorf("nested catalogues = %q, want %q", nested, want)
+	}
+	compareWithSource(t, w.source, entries, xattrs)
+
+	if e := entries["/hard/a"]; e.Nlink != 3 || e.HardlinkGroup == 0 || e.HardlinkGroup != entries["/hard/c"].HardlinkGroup {
+		t.Errorf("/hard/a = %+v, want a group of three", e)
+	}
+	if e := entries["/hard/sub/a"]; e.Nlink != 1 || e.HardlinkGroup != 0 || e.Hash != entries["/hard/a"].Hash {
+		t.Errorf("/hard/sub/a = %+v, want a file of its own with the same content", e)
+	}
+	if a, d := entries["/hard/a"].HardlinkGroup, entries["/hard/d"].HardlinkGroup; a == d {
+		t.Errorf("two groups share number %d", a)
+	}
+	if e := entries["/hard/s2"]; e.Nlink != 2 || e.HardlinkGroup == 0 {
+		t.Errorf("/hard/s2 = %+v, want linked symlinks", e)
+	}
+	if e := entries["/big/zeros"]; !e.IsChunked() || !e.Hash.IsZero() || e.Nlink != 2 {
+		t.Errorf("/big/zeros = %+v, want chunks", e)
+	}
+	if e := entries["/big/exact"]; e.IsChunked() || e.Hash.IsZero() {
+		t.Errorf("/big/exact = %+v, want one object", e)
+	}
+	if e := entries["/opt/a/.cvmfscatalog"]; !e.IsRegular() || e.Size != 0 || e.Mode&0o777 != 0o644 {
+		t.Errorf("marker the rules ask for = %+v", e)
+	}
+	if _, there := entries["/opt/skip/.cvmfscatalog"]; there {
+		t.Error("an excluded directory has a marker")
+	}
+	for _, path := range []string{"/big/cut", "/names/with blank"} {
+		if len(xattrs[path]) > 0 {
+			t.Errorf("%q has attributes %v, want none", path, xattrs[path])
+		}
+	}
+	if _, there := xattrs["/soft"]["trusted.overlay.opaque"]; there {
+		t.Error("the mark of an overlay was published")
+	}
+	if os.Geteuid() == 0 {
+		if len(xattrs["/soft/2.0/bin/tool"]["security.capability"]) != 20 {
+			t.Errorf("capability = %v", xattrs["/soft/2.0/bin/tool"])
+		}
+	}
+	if len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], "user.too-long") {
+		t.Errorf("Warnings = %q, want one about the long attribute", r.Warnings)
+	}
+}
+
+func TestCreateMakesKeys(t *testing.T) {
+	w := &world{storage: t.TempDir(), keys: filepath.Join(t.TempDir(), "new", "keys"), source: t.TempDir(), now: clock}
+	w.create(t)
+	for kind, want := range map[string]fs.FileMode{"masterkey": 0o400, "key": 0o400, "pub": 0o444, "crt": 0o444} {
+		fi, err := os.Stat(filepath.Join(w.keys, name+"."+kind))
+		must(t, err)
+		if fi.Mode().Perm() != want {
+			t.Errorf("mode of %s = %v, want %v", kind, fi.Mode(), want)
+		}
+	}
+	if fi, err := os.Stat(w.keys); err != nil || fi.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the directory = %v, %v, want 0700", fi.Mode(), err)
+	}
+	before, err := os.ReadFile(filepath.Join(w.keys, name+".pub"))
+	must(t, err)
+	if _, err := publish.CreateKeys(w.keys, name, clock); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("CreateKeys over keys = %v, want ErrExist", err)
+	}
+	if now, _ := os.ReadFile(filepath.Join(w.keys, name+".pub")); !bytes.Equal(now, before) {
+		t.Error("keys were replaced")
+	}
+	clean(t, w.check(t))
+	must(t, os.Remove(filepath.Join(w.keys, name+".crt"))) // a set half made is not taken for none
+	if _, err := publish.Publish(t.Context(), w.options()); err == nil {
+		t.Error("publishing without a certificate succeeded")
+	}
+}
+
+// compareWithSource compares what was published with lstat(2) of the source.
+func compareWithSource(t testing.TB, source string, entries map[string]catalog.Entry, xattrs map[string]map[string][]byte) {
+	t.Helper()
+	seen := 0
+	err := filepath.WalkDir(source, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		path := strings.TrimPrefix(file, source)
+		e, there := entries[path]
+		if !there {
+			t.Errorf("%q is not published", path)
+			return nil
+		}
+		seen++
+		var st unix.Stat_t
+		if err := unix.Lstat(file, &st); err != nil {
+			return err
+		}
+		if e.Mode != st.Mode || e.UID != st.Uid || e.GID != st.Gid || e.MTime != st.Mtim.Sec || int64(e.MTimeNS) != st.Mtim.Nsec {
+			t.Errorf("%q = %+v, source has %+v", path, e, st)
+		}
+		if (e.IsRegular() || e.IsSymlink()) && e.Size != st.Size {
+			t.Errorf("size of %q = %d, want %d", path, e.Size, st.Size)
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFCHR && e.Rdev != st.Rdev {
+			t.Errorf("device of %q = %#x, want %#x", path, e.Rdev, st.Rdev)
+		}
+		if e.IsSymlink() {
+			if target, _ := os.Readlink(file); target != e.Symlink {
+				t.Errorf("target of %q = %q, want %q", path, e.Symlink, target)
+			}
+		}
+		return nil
+	})
+	must(t, err)
+	if seen < 10 {
+		t.Errorf("only %d entries compared", seen)
+	}
+	if value := xattrs["/README"]["user.long"]; len(xattrs["/README"]) > 0 && (len(value) != 255 || len(xattrs["/README"]) != 3) {
+		t.Errorf("attributes of /README = %q", xattrs["/README"])
+	}
+}
+
+// The engine every reader has must open the files, and find them sound.
+func TestStockSQLite(t *testing.T) {
+	tool := tier.Tool(t, "sqlite3")
+	w := newWorld(t)
+	w.tricky(t)
+	r := w.publish(t, nil)
+	repo := cvmfstest.Repo{Dir: w.repo()}
+	m, err := cvmfs.ParseManifest(repo.Read(t, cvmfs.ManifestFile))
+	must(t, err)
+	for _, file := range []string{
+		repo.Object(t, r.RootHash, cvmfs.SuffixCatalog), repo.Object(t, m.History, cvmfs.SuffixHistory), filepath.Join(repo.Dir, cvmfs.ReflogFile),
+	} {
+		out, err := exec.CommandContext(t.Context(), tool, "-readonly", file, "PRAGMA integrity_check; PRAGMA foreign_key_check; PRAGMA journal_mode;").CombinedOutput()
+		if err != nil || string(out) != "ok\ndelete\n" {
+			t.Errorf("sqlite3 = %q, %v, want ok", out, err)
+		}
+	}
+	out, err := exec.CommandContext(t.Context(), tool, "-readonly", repo.Object(t, r.RootHash, cvmfs.SuffixCatalog),
+		"SELECT count(*), max(rowid) - count(*), (SELECT value FROM properties WHERE key='TTL'), typeof((SELECT value FROM properties WHERE key='schema')) FROM catalog").CombinedOutput()
+	if fields := strings.Split(strings.TrimSpace(string(out)), "|"); err != nil || len(fields) != 4 || fields[1] != "0" || fields[2] != "240" || fields[3] != "text" {
+		t.Errorf("sqlite3 = %q, %v, want compact row ids, TTL 240, schema as text", out, err)
+	}
+}
+
+func TestPublishAgain(t *testing.T) {
+	w := newWorld(t)
+	w.tricky(t)
+	first := w.publish(t, nil)
+	before, _, _ := w.tree(t, first.RootHash)
+	published, err := os.ReadFile(filepath.Join(w.repo(), cvmfs.ManifestFile))
+	must(t, err)
+
+	same := w.publish(t, nil)
+	if !same.Unchanged || same.RootHash != first.RootHash || same.Revision != 1 || same.Read != 0 || same.Added+same.Changed+same.Removed != 0 {
+		t.Errorf("publishing the same tree = %+v, want nothing read and nothing changed", same)
+	}
+	if now, _ := os.ReadFile(filepath.Join(w.repo(), cvmfs.ManifestFile)); !bytes.Equal(now, published) {
+		t.Error("publishing the same tree wrote a manifest")
+	}
+
+	tagged := w.publish(t, func(o *publish.Options) { o.Tag = "v1" })
+	if !tagged.Unchanged || tagged.RootHash != first.RootHash || !slices.Equal(tagged.Tags, []string{"v1"}) {
+		t.Errorf("tagging the same tree = %+v", tagged)
+	}
+	clean(t, w.check(t))
+
+	w.write(t, "opt/a/new", "new")
+	second := w.publish(t, nil)
+	if second.Revision != 2 || second.Read != 1 || second.Added != 1 || second.NewCatalogs != 2 || second.Catalogs != 5 {
+		t.Errorf("adding a file = %+v, want one file read and two of five catalogues written", second)
+	}
+	clean(t, w.check(t))
+
+	must(t, os.Remove(filepath.Join(w.source, "opt/a/new")))
+	must(t, os.RemoveAll(filepath.Join(w.source, "soft/1.0/.cvmfscatalog")))
+	must(t, os.RemoveAll(filepath.Join(w.source, "names")))
+	w.write(t, "names", "a file where a directory was")
+	must(t, os.Remove(filepath.Join(w.source, "empty")))
+	must(t, os.Mkdir(filepath.Join(w.source, "empty"), 0o755))
+	third := w.publish(t, nil)
+	clean(t, w.check(t))
+	entries, xattrs, nested := w.tree(t, third.RootHash)
+	compareWithSource(t, w.source, entries, xattrs)
+	if want := []string{"/opt/a", "/opt/b", "/soft"}; !slices.Equal(nested, want) {
+		t.Errorf("nested catalogues = %q, want %q", nested, want)
+	}
+	if _, there := entries["/opt/a/new"]; there || !entries["/empty"].IsDir() || !entries["/names"].IsRegular() {
+		t.Error("what was removed or changed its type is still as it was")
+	}
+	for _, path := range []string{"/README", "/big/zeros", "/hard/b", "/soft/2.0/bin/tool"} {
+		if entries[path].Hash != before[path].Hash {
+			t.Errorf("content of %q changed from %v to %v", path, before[path].Hash, entries[path].Hash)
+		}
+	}
+	// The chain of revisions goes back to the first.
+	c := (published_{t, w}).open(third.RootHash)
+	if text, _, err := c.Property("previous_revision"); err != nil || text != second.RootHash.String() {
+		t.Errorf("previous_revision = %q, %v, want %v", text, err, second.RootHash)
+	}
+}
+
+type published_ struct {
+	t testing.TB
+	w *world
+}
+
+func (p published_) open(h cvmfs.Hash) *catalog.Catalog {
+	return published{p.t, cvmfstest.Repo{Dir: p.w.repo()}}.open(h)
+}
+
+// A change that keeps every entry's own row but regroups hard links.
+func TestRegroupedLinks(t *testing.T) {
+	w := newWorld(t)
+	at := func(n string) string { return filepath.Join(w.source, n) }
+	link := func(pairs ...[2]string) {
+		for _, n := range []string{"a", "b", "c", "d"} {
+			_ = os.Remove(at(n))
+		}
+		for _, p := range pairs {
+			w.write(t, p[0], "same")
+			must(t, os.Link(at(p[0]), at(p[1])))
+			must(t, os.Chtimes(at(p[0]), clock, clock))
+		}
+		must(t, os.Chtimes(w.source, clock, clock))
+	}
+	link([2]string{"a", "b"}, [2]string{"c", "d"})
+	w.publish(t, nil)
+	link([2]string{"a", "c"}, [2]string{"b", "d"})
+	r := w.publish(t, nil)
+	if r.Unchanged {
+		t.Fatal("regrouping was not seen")
+	}
+	clean(t, w.check(t))
+	entries, _, _ := w.tree(t, r.RootHash)
+	if entries["/a"].HardlinkGroup != entries["/c"].HardlinkGroup || entries["/a"].HardlinkGroup == entries["/b"].HardlinkGroup {
+		t.Errorf("groups: a %d, b %d, c %d", entries["/a"].HardlinkGroup, entries["/b"].HardlinkGroup, entries["/c"].HardlinkGroup)
+	}
+}
+
+func TestReproducible(t *testing.T) {
+	w := newWorld(t)
+	w.tricky(t)
+	first := w.publish(t, nil)
+	second := *w
+	second.storage, second.now = t.TempDir(), clock
+	second.create(t)
+	if r := second.publish(t, func(o *publish.Options) { o.Workers = 1 }); r.RootHash != first.RootHash {
+		t.Errorf("root = %v, want that of an equal publication elsewhere, %v", r.RootHash, first.RootHash)
+	}
+}
+
+func TestAutomaticCatalogs(t *testing.T) {
+	w := newWorld(t)
+	for d := range 12 {
+		for f := range 30 {
+			w.write(t, fmt.Sprintf("usr/share/d%02d/f%02d", d, f), "x")
+		}
+	}
+	r := w.publish(t, func(o *publish.Options) { o.MaxEntries = 100 })
+	clean(t, w.check(t))
+	entries, _, nested := w.tree(t, r.RootHash)
+	if len(nested) == 0 {
+		t.Fatal("nothing was split off")
+	}
+	perCatalogue := make(map[string]int)
+	for path := range entries {
+		home := ""
+		for _, n := range nested {
+			if strings.HasPrefix(path, n+"/") && len(n) > len(home) {
+				home = n
+			}
+		}
+		perCatalogue[home]++
+	}
+	for home, n := range perCatalogue {
+		if n > 103 { // the markers come on top
+			t.Errorf("the catalogue of %q has %d entries, want about 100 at most", home, n)
+		}
+	}
+	for _, n := range nested {
+		if !entries[n+"/.cvmfsautocatalog"].IsRegular() {
+			t.Errorf("%q is not marked as automatic", n)
+		}
+	}
+	again := w.publish(t, func(o *publish.Options) { o.MaxEntries = 100 })
+	if !again.Unchanged {
+		t.Errorf("publishing again = %+v, want nothing changed", again)
+	}
+	w.write(t, "usr/share/d00/more", "x")
+	grown := w.publish(t, func(o *publish.Options) { o.MaxEntries = 100 })
+	if _, _, now := w.tree(t, grown.RootHash); !slices.Equal(now, nested) {
+		t.Errorf("after one more file nested catalogues are %q, were %q", now, nested)
+	}
+	clean(t, w.check(t))
+	flat := w.publish(t, func(o *publish.Options) { o.MaxEntries = -1 })
+	entries, _, nested = w.tree(t, flat.RootHash)
+	if len(nested) != 0 {
+		t.Errorf("without automatic catalogues there are %q", nested)
+	}
+	for path := range entries {
+		if strings.HasPrefix(filepath.Base(path), ".cvmfs") {
+			t.Errorf("left behind: %q", path)
+		}
+	}
+	clean(t, w.check(t))
+}
+
+func TestContinueOriginal(t *testing.T) {
+	repo := cvmfstest.Small(t)
+	storage := filepath.Dir(repo.Dir)
+	clean(t, check(t, storage, cvmfstest.Name, repo.Keys))
+	snapshots := cvmfstest.Snapshots(t)
+	public, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
+	must(t, err)
+	clean(t, checkWith(t, filepath.Dir(snapshots.Dir), cvmfstest.Name, public))
+
+	source := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(source, "README"), []byte("continued"), 0o644))
+	must(t, os.MkdirAll(filepath.Join(source, "software/4.0"), 0o755))
+	must(t, os.WriteFile(filepath.Join(source, "software/4.0/.cvmfscatalog"), nil, 0o644))
+	r, err := publish.Publish(t.Context(), publish.Options{
+		Source: source, Storage: storage, Name: cvmfstest.Name, Keys: repo.Keys, Tag: "continued", Now: func() time.Time { return clock },
+	})
+	must(t, err)
+	if r.Revision != 4 || r.RootHash.Algorithm != cvmfs.SHAKE128 || r.Removed == 0 {
+		t.Errorf("Publish = %+v, want revision 4 by the algorithm of revision 3", r)
+	}
+	clean(t, check(t, storage, cvmfstest.Name, repo.Keys))
+	m, err := cvmfs.ParseManifest(repo.Read(t, cvmfs.ManifestFile))
+	must(t, err)
+	if m.Metainfo.String() != "26c3ed98b53e1308d02478520e466feac9f97ee2-shake128" {
+		t.Errorf("Metainfo = %v, want that of before", m.Metainfo)
+	}
+	// A new algorithm takes the small documents along.
+	r, err = publish.Publish(t.Context(), publish.Options{
+		Source: source, Storage: storage, Name: cvmfstest.Name, Keys: repo.Keys, Algorithm: cvmfs.RIPEMD160, TTL: time.Hour, Now: func() time.Time { return clock.Add(time.Hour) },
+	})
+	must(t, err)
+	if r.Revision != 5 || r.RootHash.Algorithm != cvmfs.RIPEMD160 {
+		t.Errorf("Publish = %+v, want revision 5 by rmd160", r)
+	}
+	m, err = cvmfs.ParseManifest(repo.Read(t, cvmfs.ManifestFile))
+	must(t, err)
+	for _, h := range []cvmfs.Hash{m.Certificate, m.History, m.Metainfo, m.Reflog} {
+		if h.Algorithm != cvmfs.RIPEMD160 {
+			t.Errorf("%v in a manifest by rmd160", h)
+		}
+	}
+	clean(t, check(t, storage, cvmfstest.Name, repo.Keys))
+}
+
+func TestCompressionNone(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "empty", "")
+	w.write(t, "file", "content")
+	w.write(t, "big", string(make([]byte, 100000)))
+	r := w.publish(t, func(o *publish.Options) { o.Compression = cvmfs.Plain; o.Algorithm = cvmfs.SHAKE128 })
+	clean(t, w.check(t))
+	entries, _, _ := w.tree(t, r.RootHash)
+	if got, want := entries["/empty"].Hash.String(), "7f9c2ba4e88f827d616045507605853ed73b8093-shake128"; got != want { // T14
+		t.Errorf("hash of the empty file = %v, want %v", got, want)
+	}
+	if e := entries["/big"]; uint32(e.Flags) != 2628 {
+		t.Errorf("flags of the chunked file = %d, want 2628", e.Flags)
+	}
+	stored, err := os.ReadFile(filepath.Join(w.repo(), entries["/file"].Hash.ObjectPath(cvmfs.SuffixNone)))
+	if err != nil || string(stored) != "content" {
+		t.Errorf("stored form = %q, %v, want the content itself", stored, err)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "file", "x")
+	attempt := func(change func(*publish.Options)) error {
+		o := w.options()
+		change(&o)
+		_, err := publish.Publish(t.Context(), o)
+		return err
+	}
+	manifest, err := os.ReadFile(filepath.Join(w.repo(), cvmfs.ManifestFile))
+	must(t, err)
+	locked, err := atomicfile.TryLock(filepath.Join(w.storage, "."+name+".lock"))
+	must(t, err)
+	if err := attempt(func(*publish.Options) {}); !errors.Is(err, atomicfile.ErrLocked) {
+		t.Errorf("while another publishes: %v, want ErrLocked", err)
+	}
+	must(t, locked.Unlock())
+	canceled, stop := cancelled(t)
+	if _, err := publish.Publish(canceled, w.options()); !errors.Is(err, stop) {
+		t.Errorf("cancelled: %v, want %v", err, stop)
+	}
+	for what, test := range map[string]struct {
+		change func(*publish.Options)
+		want   error
+	}{
+		"another name":   {func(o *publish.Options) { o.Name = "other.example.org" }, publish.ErrNoRepository},
+		"a wrong name":   {func(o *publish.Options) { o.Name = "../x" }, cvmfs.ErrMalformed},
+		"no source":      {func(o *publish.Options) { o.Source += "x" }, fs.ErrNotExist},
+		"a file":         {func(o *publish.Options) { o.Source += "/file" }, unix.ENOTDIR},
+		"no keys":        {func(o *publish.Options) { o.Keys = w.source }, fs.ErrNotExist},
+		"trunk":          {func(o *publish.Options) { o.Tag = "trunk" }, publish.ErrExists},
+		"a wrong tag":    {func(o *publish.Options) { o.Tag = "a b" }, cvmfs.ErrMalformed},
+		"chunk sizes":    {func(o *publish.Options) { o.Chunks = publish.ChunkSizes{Min: 5, Avg: 4, Max: 3} }, errors.ErrUnsupported},
+		"an old storage": {func(o *publish.Options) { o.Storage = w.source }, publish.ErrNoRepository},
+	} {
+		if err := attempt(test.change); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", what, err, test.want)
+		}
+	}
+	w.write(t, ".cvmfscatalog", "")
+	if err := attempt(func(*publish.Options) {}); !errors.Is(err, publish.ErrSource) {
+		t.Errorf("marker at the root: %v, want ErrSource", err)
+	}
+	must(t, os.Remove(filepath.Join(w.source, ".cvmfscatalog")))
+	w.write(t, ".cvmfsdirtab", "relative/*\n")
+	if err := attempt(func(*publish.Options) {}); !errors.Is(err, publish.ErrSource) {
+		t.Errorf("bad rules: %v, want ErrSource", err)
+	}
+	must(t, os.Remove(filepath.Join(w.source, ".cvmfsdirtab")))
+	if now, _ := os.ReadFile(filepath.Join(w.repo(), cvmfs.ManifestFile)); !bytes.Equal(now, manifest) {
+		t.Error("a refused publication changed the manifest")
+	}
+	if err := publish.Create(t.Context(), publish.CreateOptions{Storage: w.storage, Name: name, Keys: w.keys}); !errors.Is(err, publish.ErrExists) {
+		t.Errorf("Create again: %v, want ErrExists", err)
+	}
+	w.publish(t, func(o *publish.Options) { o.Tag = "v1" })
+	if err := attempt(func(o *publish.Options) { o.Tag = "v1" }); !errors.Is(err, publish.ErrExists) {
+		t.Errorf("the same tag: %v, want ErrExists", err)
+	}
+	clean(t, w.check(t))
+	left, err := filepath.Glob(filepath.Join(w.repo(), "data/txn/*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %q, %v", left, err)
+	}
+}
+
+// What a killed publication left is gone after the next, and harmless until then.
+func TestLeftovers(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "file", "x")
+	staged := filepath.Join(w.repo(), "data/txn/mica-killed/object-1")
+	must(t, os.MkdirAll(filepath.Dir(staged), 0o700))
+	must(t, os.WriteFile(staged, []byte("half"), 0o600))
+	must(t, os.WriteFile(filepath.Join(w.repo(), "data/ab", strings.Repeat("0", 38)), []byte("orphan"), 0o644))
+	clean(t, w.check(t))
+	w.publish(t, nil)
+	if _, err := os.Stat(staged); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("leftover: %v, want it gone", err)
+	}
+	clean(t, w.check(t))
+
+	// A reflog that is ahead of the manifest, as after a power cut between the
+	// two, or none at all, does not stop the next publication.
+	for _, spoil := range []func(string) error{
+		func(f string) error { return os.Remove(f) },
+		func(f string) error { return os.WriteFile(f, []byte("damaged"), 0o644) },
+	} {
+		must(t, spoil(filepath.Join(w.repo(), cvmfs.ReflogFile)))
+		w.write(t, "file", w.now.String())
+		w.publish(t, nil)
+		clean(t, w.check(t))
+	}
+}
+
+// A damaged object is found, by its size even when the same file comes again.
+func TestDamage(t *testing.T) {
+	w := newWorld(t)
+	w.tricky(t)
+	r := w.publish(t, nil)
+	entries, _, _ := w.tree(t, r.RootHash)
+	object := filepath.Join(w.repo(), entries["/README"].Hash.ObjectPath(cvmfs.SuffixNone))
+	good, err := os.ReadFile(object)
+	must(t, err)
+
+	flipped := bytes.Clone(good)
+	flipped[len(flipped)/2] ^= 1
+	for what, damage := range map[string]func() error{
+		"flipped": func() error { return os.WriteFile(object, flipped, 0o644) },
+		"cut":     func() error { return os.WriteFile(object, good[:3], 0o644) },
+		"missing": func() error { return os.Remove(object) },
+	} {
+		must(t, damage())
+		report := w.check(t)
+		if len(report.Problems) != 1 || report.Problems[0].Path != "/README" {
+			t.Errorf("%s: Problems = %v, want one about /README", what, report.Problems)
+		}
+	}
+	must(t, os.WriteFile(object, good[:3], 0o644))
+	must(t, os.Chtimes(filepath.Join(w.source, "README"), clock, clock))
+	w.publish(t, nil)
+	clean(t, w.check(t))
+
+	manifest := filepath.Join(w.repo(), cvmfs.ManifestFile)
+	data, err := os.ReadFile(manifest)
+	must(t, err)
+	must(t, os.WriteFile(manifest, append(data[:len(data)-1], data[len(data)-1]^1), 0o644))
+	if report := w.check(t); len(report.Problems) != 1 || !strings.Contains(report.Problems[0].Text, "signature") {
+		t.Errorf("broken signature: Problems = %v", report.Problems)
+	}
+}
+
+func TestWhitelistIsRenewed(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "file", "1")
+	if r := w.publish(t, nil); r.WhitelistRenewed || !r.WhitelistExpires.Equal(clock.Add(publish.DefaultWhitelistLifetime)) {
+		t.Errorf("fresh: %+v", r)
+	}
+	w.now = clock.Add(40 * 24 * time.Hour) // it has ended
+	w.write(t, "file", "22")
+	if r := w.publish(t, nil); !r.WhitelistRenewed || !r.WhitelistExpires.Equal(w.now.Add(publish.DefaultWhitelistLifetime)) {
+		t.Errorf("after its end: %+v", r)
+	}
+	must(t, os.Remove(filepath.Join(w.keys, name+".masterkey")))
+	w.write(t, "file", "333")
+	w.publish(t, nil)
+	w.now = w.now.Add(40 * 24 * time.Hour)
+	w.write(t, "file", "4444")
+	if _, err := publish.Publish(t.Context(), w.options()); !errors.Is(err, cvmfs.ErrExpired) {
+		t.Errorf("after its end, without the master key: %v, want ErrExpired", err)
+	}
+}
+
+func TestOwnerAndDiffOfEntries(t *testing.T) {
+	w := newWorld(t)
+	w.write(t, "a/file", "1")
+	r := w.publish(t, func(o *publish.Options) { o.Owner = &publish.Owner{UID: 7, GID: 8} })
+	entries, _, _ := w.tree(t, r.RootHash)
+	got := make(map[string][2]uint32)
+	for path, e := range entries {
+		got[path] = [2]uint32{e.UID, e.GID}
+	}
+	want := map[string][2]uint32{"": {7, 8}, "/a": {7, 8}, "/a/file": {7, 8}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("owners (-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,172 @@
+package publish
+
+import (
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
+)
+
+// write makes a new reflog file. Equal references give equal files.
+func (l *reflog) write(file, name string) error {
+	db, err := catalog.CreateDB(file)
+	if err != nil {
+		return fmt.Errorf("writing reflog: %w", err)
+	}
+	err = l.fill(db, name)
+	if cerr := db.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("writing reflog: %w", err)
+	}
+	return nil
+}
+
+func (l *reflog) fill(db *catalog.DB, name string) error {
+	for _, statement := range []string{
+		"BEGIN",
+		"CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER, CONSTRAINT pk_refs PRIMARY KEY (hash))",
+		"CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
+		"INSERT INTO properties VALUES ('schema', '1.0')",
+		"INSERT INTO properties VALUES ('schema_revision', '0')",
+	} {
+		if err := db.Exec(statement); err != nil {
+			return err
+		}
+	}
+	if err := db.Exec("INSERT INTO properties VALUES ('fqrn', ?)", name); err != nil {
+		return err
+	}
+	insert, err := db.Prepare("INSERT INTO refs VALUES (?,?,?)")
+	if err != nil {
+		return err
+	}
+	for _, r := range l.sorted() {
+		if err := insert.Exec(r.hash.String(), r.kind, r.time); err != nil {
+			_ = insert.Close()
+			return err
+		}
+	}
+	if err := insert.Close(); err != nil {
+		return err
+	}
+	return db.Exec("COMMIT")
+}
+
+func readReflog(file, name string) (*reflog, error) {
+	db, err := catalog.OpenReadOnly(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading reflog: %w", err)
+	}
+	defer db.Close() //nolint:errcheck // read only
+	l := &reflog{refs: make(map[cvmfs.Hash]reference)}
+	err = db.Query("SELECT value FROM properties WHERE key='fqrn'", 1, func(row []driver.Value) error {
+		if row[0] != name {
+			return fmt.Errorf("of %q: %w", row[0], cvmfs.ErrWrongName)
+		}
+		return nil
+	})
+	if err == nil {
+		err = db.Query("SELECT hash, type, timestamp FROM refs", 3, func(row []driver.Value) error {
+			text, ok1 := row[0].(string)
+			kind, ok2 := row[1].(int64)
+			at, ok3 := row[2].(int64)
+			h, err := cvmfs.ParseHash(text)
+			if err != nil || !ok1 || !ok2 || !ok3 {
+				return fmt.Errorf("row %v: %w", row, cvmfs.ErrMalformed)
+			}
+			l.refs[h] = reference{h, kind, at}
+			return nil
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading reflog: %w", err)
+	}
+	return l, nil
+}
+
+// readReflog reads the published reflog. It is replaced before the manifest, so
+// a publication cut short leaves one that knows more than the manifest's hash
+// of it; that is as good. One that is missing, damaged or does not know the
+// published catalogue is made anew from the chain of revisions.
+func (t *transaction) readReflog() (*reflog, error) {
+	l, err := readReflog(t.s.file(cvmfs.ReflogFile), t.keys.Name)
+	if err == nil {
+		if _, known := l.refs[t.head.RootHash]; known {
+			return l, nil
+		}
+	} else if !errors.Is(err, cvmfs.ErrMalformed) && !errors.Is(err, cvmfs.ErrWrongName) && !isMissing(t.s.file(cvmfs.ReflogFile)) {
+		return nil, err
+	}
+	l = &reflog{refs: make(map[cvmfs.Hash]reference)}
+	roots := []cvmfs.Hash{t.head.RootHash}
+	for _, tag := range t.tags {
+		roots = append(roots, tag.Hash)
+	}
+	for _, root := range roots {
+		if err := t.chain(l, root); err != nil {
+			return nil, fmt.Errorf("making the reflog anew: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func isMissing(file string) bool {
+	_, err := os.Lstat(file)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// chain adds a root catalogue and those before it, as far as they are kept.
+func (t *transaction) chain(l *reflog, root cvmfs.Hash) error {
+	for at := root; !at.IsZero(); {
+		if _, known := l.refs[at]; known {
+			return nil
+		}
+		file, err := t.s.unpack(t.g.dir, at, cvmfs.SuffixCatalog)
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) && at != root {
+				return nil // garbage collection ends the chain here
+			}
+			return err
+		}
+		previous, modified, err := predecessor(file)
+		_ = os.Remove(file)
+		if err != nil {
+			return fmt.Errorf("catalogue %v: %w", at, err)
+		}
+		l.add(at, refCatalog, modified)
+		at = previous
+	}
+	return nil
+}
+
+// predecessor reads from a catalogue file which one it replaced, and when.
+func predecessor(file string) (previous cvmfs.Hash, modified time.Time, err error) {
+	c, err := catalog.Open(file)
+	if err != nil {
+		return previous, modified, err
+	}
+	defer c.Close() //nolint:errcheck // read only
+	text, found, err := c.Property("previous_revision")
+	if err == nil && found && text != "" {
+		previous, err = cvmfs.ParseHash(text)
+	}
+	if err != nil {
+		return previous, modified, err
+	}
+	text, _, err = c.Property("last_modified")
+	if err != nil {
+		return previous, modified, err
+	}
+	var seconds int64
+	if _, err := fmt.Sscan(text, &seconds); err != nil {
+		seconds = 0
+	}
+	return previous, time.Unix(seconds, 0), nil
+}
