@@ -147,8 +147,8 @@ func (f fsys) ReadFile(name string) ([]byte, error) {
 	}
 	defer func() { _ = file.Close() }()
 	regular, ok := file.(*regularFile)
-	if !ok {
-		return nil, &fs.PathError{Op: "read", Path: name, Err: errIsDir}
+	if !ok { // a directory refuses, a special file has nothing
+		return io.ReadAll(file)
 	}
 	data := make([]byte, regular.Size())
 	if n, err := regular.ReadAt(data, 0); err != nil && (!errors.Is(err, io.EOF) || n < len(data)) {

@@ -58,6 +58,9 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 	return revision{hash: crumb.hash, size: -1, revision: crumb.revision}, nil
 }
 
+// getter is Get or GetFresh of the transfer client.
+type getter = func(ctx context.Context, path string, accept transfer.Accept) (server string, err error)
+
 // newest asks the servers, one after the other, for a manifest that verifies and
 // is no step back.
 func (r *Repository) newest(ctx context.Context) (revision, error) {
@@ -65,15 +68,17 @@ func (r *Repository) newest(ctx context.Context) (revision, error) {
 	servers, _ := r.net.Servers()
 	var all []error
 	for range servers {
-		m, server, err := r.manifest(ctx, crumb)
+		m, server, err := r.manifest(ctx, crumb, r.net.Get)
+		if err != nil && !IsTransfer(err) && ctx.Err() == nil { // a cache on the way may be at fault
+			m, server, err = r.manifest(ctx, crumb, r.net.GetFresh)
+		}
 		if err == nil {
 			return revision{hash: m.RootHash, size: knownSize(m.RootSize), revision: m.Revision, manifest: m}, nil
 		}
 		if ctx.Err() != nil {
 			return revision{}, err
 		}
-		var failed *transfer.Error
-		if errors.As(err, &failed) && server == "" { // every server was tried already
+		if IsTransfer(err) { // every server was tried already
 			return revision{}, errors.Join(append(all, err)...)
 		}
 		r.log.Warn("server offers nothing to be trusted", "server", server, "err", err)
@@ -90,11 +95,11 @@ func knownSize(size int64) int64 {
 	return size
 }
 
-// manifest fetches and verifies one manifest. With an error, server is the one
-// whose offer is no good, or empty.
-func (r *Repository) manifest(ctx context.Context, crumb breadcrumb) (m *cvmfs.Manifest, server string, err error) {
+// manifest fetches and verifies one manifest. server is where it came from, also
+// if it is no good.
+func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter) (m *cvmfs.Manifest, server string, err error) {
 	var data []byte
-	server, err = r.net.Get(ctx, ".cvmfspublished", func(body io.Reader) error {
+	server, err = get(ctx, ".cvmfspublished", func(body io.Reader) error {
 		if data, err = readSigned(body); err != nil {
 			return err
 		}
@@ -125,11 +130,11 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb) (m *cvmfs.M
 			return r.notOlder(m, server, crumb)
 		}
 	}
-	if _, err = r.net.Get(ctx, ".cvmfswhitelist", func(body io.Reader) error {
+	if _, err = get(ctx, ".cvmfswhitelist", func(body io.Reader) error {
 		if whitelist, err = readSigned(body); err != nil {
 			return err
 		}
-		if _, err = cvmfs.ParseWhitelist(whitelist); err != nil {
+		if _, err = trust.VerifyWhitelist(whitelist); err != nil {
 			return bad(err)
 		}
 		return nil
@@ -146,7 +151,7 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb) (m *cvmfs.M
 		r.keep(m.Certificate, certificate)
 	}
 	// The whitelist first: a manifest without its whitelist only costs a download.
-	if err := errors.Join(r.cache.WriteState(whitelistState, whitelist), r.cache.WriteState(manifestState, data)); err != nil {
+	if err := errors.Join(r.cache.WriteState(whitelistState, whitelist, false), r.cache.WriteState(manifestState, data, false)); err != nil {
 		r.log.Debug("signed files not kept", "err", err)
 	}
 	return m, server, nil
@@ -253,7 +258,12 @@ func (r *Repository) askTag(ctx context.Context, tag string) (revision, error) {
 		return revision{}, fmt.Errorf("getting the history: %w", err)
 	}
 	defer func() { _ = o.Close() }()
-	h, err := history.Open(r.fileOf(o, head.manifest.History))
+	file, done, err := r.fileOf(o, head.manifest.History)
+	if err != nil {
+		return revision{}, err
+	}
+	h, err := history.Open(file)
+	done()
 	if err != nil {
 		r.cache.Discard(head.manifest.History, err)
 		return revision{}, err
@@ -299,7 +309,7 @@ func (r *Repository) rememberTag(tag string, want revision) {
 			text += line(t, v)
 		}
 	}
-	if err := r.cache.WriteState(tagState, []byte(text)); err != nil {
+	if err := r.cache.WriteState(tagState, []byte(text), true); err != nil {
 		r.log.Warn("the tag is not remembered for an offline start", "tag", tag, "err", err)
 	}
 }
@@ -362,5 +372,5 @@ func (r *Repository) writeBreadcrumb(m *cvmfs.Manifest) error {
 	if old, ok := r.readBreadcrumb(); ok && old == b {
 		return nil
 	}
-	return r.cache.WriteState(breadcrumbState, []byte(b.String()))
+	return r.cache.WriteState(breadcrumbState, []byte(b.String()), true)
 }

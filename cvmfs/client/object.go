@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/micavm/mica/cvmfs"
@@ -211,10 +210,29 @@ func (c *counting) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// fileOf names an object's file for a reader that opens by name.
-func (r *Repository) fileOf(o *objectcache.Object, h cvmfs.Hash) string {
-	if o.InMemory() {
-		return "/proc/self/fd/" + strconv.Itoa(int(o.Fd()))
+// fileOf names an object's file for a reader that opens by name, SQLite. For an
+// object in memory it makes a file in the directory for temporary files, which
+// done removes.
+func (r *Repository) fileOf(o *objectcache.Object, h cvmfs.Hash) (file string, done func(), err error) {
+	if !o.InMemory() {
+		return r.cache.Path(h), func() {}, nil
 	}
-	return r.cache.Path(h)
+	f, err := os.CreateTemp("", "cvmfs-*.db")
+	if err != nil {
+		return "", nil, fmt.Errorf("catalogue %s: %w: %w", h, ErrCacheFull, err)
+	}
+	done = func() {
+		if err := os.Remove(f.Name()); err != nil {
+			r.log.Warn("temporary file stays", "err", err)
+		}
+	}
+	_, err = io.Copy(f, io.NewSectionReader(o, 0, o.Size()))
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		done()
+		return "", nil, fmt.Errorf("catalogue %s: %w: %w", h, ErrCacheFull, err)
+	}
+	return f.Name(), done, nil
 }

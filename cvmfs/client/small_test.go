@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -31,6 +32,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // The repository was published by the original tools; see its README.
@@ -43,61 +45,69 @@ var smallRoots = map[int]string{
 	4: "5ee670b8ad779de0450e04081f40103e7db090aa-shake128",
 }
 
-// unpack puts a repository archive into a new directory and returns the
-// repository's own.
-func unpack(t testing.TB, archive string) string {
-	t.Helper()
-	f, err := os.Open(filepath.Join("..", "testdata", "small", archive))
+// archives are the files of the two repository archives, by name.
+var archives = map[string]func() (map[string][]byte, error){
+	"repo.tar.gz":           sync.OnceValues(func() (map[string][]byte, error) { return readArchive("repo.tar.gz") }),
+	"repo-snapshots.tar.gz": sync.OnceValues(func() (map[string][]byte, error) { return readArchive("repo-snapshots.tar.gz") }),
+}
+
+func readArchive(name string) (map[string][]byte, error) {
+	f, err := os.Open(filepath.Join("..", "testdata", "small", name))
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer f.Close()
 	z, err := gzip.NewReader(f)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	dir := t.TempDir()
+	files := map[string][]byte{}
 	for tr := tar.NewReader(z); ; {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return files, nil
 		}
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
-		name := filepath.Join(dir, filepath.Clean("/"+h.Name))
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = os.MkdirAll(name, 0o755)
-		case tar.TypeReg:
-			var data []byte
-			if data, err = io.ReadAll(tr); err == nil {
-				if err = os.MkdirAll(filepath.Dir(name), 0o755); err == nil {
-					err = os.WriteFile(name, data, 0o644)
-				}
+		if h.Typeflag == tar.TypeReg {
+			if files[filepath.Clean("/"+h.Name)], err = io.ReadAll(tr); err != nil {
+				return nil, err
 			}
 		}
-		if err != nil {
+	}
+}
+
+func archive(t testing.TB, name string) map[string][]byte {
+	t.Helper()
+	files, err := archives[name]()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// unpack puts a repository archive into a new directory and returns the
+// repository's own.
+func unpack(t testing.TB, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for file, data := range archive(t, name) {
+		file = filepath.Join(dir, file)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, data, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return filepath.Join(dir, small)
 }
 
-// keyFile is one of the throw-away keys of the repository.
-func keyFile(t testing.TB, name string) string {
-	t.Helper()
-	return filepath.Join(filepath.Dir(unpack(t, "repo.tar.gz")), "keys", name)
-}
-
 // masterKeys are the public keys of the repository.
 func masterKeys(t testing.TB) []*rsa.PublicKey {
 	t.Helper()
-	pem, err := os.ReadFile(keyFile(t, small+".pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := cvmfs.ParsePublicKeys(pem)
+	keys, err := cvmfs.ParsePublicKeys(archive(t, "repo.tar.gz")["/keys/"+small+".pub"])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,6 +387,7 @@ func TestTag(t *testing.T) {
 }
 
 func TestFS(t *testing.T) {
+	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
 	r := open(t, options(t, "file://"+repo))
 	top, err := fs.ReadDir(r.FS(), ".")

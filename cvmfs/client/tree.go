@@ -87,7 +87,13 @@ func (t *tree) openCatalog(ctx context.Context, n catalog.Nested, at, base strin
 		if err != nil {
 			return nil, fmt.Errorf("catalogue at %q: %w", at, err)
 		}
-		cat, err := catalog.Open(t.r.fileOf(o, n.Hash))
+		file, done, err := t.r.fileOf(o, n.Hash)
+		if err != nil {
+			_ = o.Close()
+			return nil, fmt.Errorf("catalogue at %q: %w", at, err)
+		}
+		cat, err := catalog.Open(file)
+		done()
 		if err == nil {
 			if err = checkPrefix(cat, n, at); err == nil {
 				return &attached{

@@ -186,7 +186,7 @@ func (c *Cache) Pin(hashes ...cvmfs.Hash) error {
 		lines = append(lines, h.String())
 	}
 	slices.Sort(lines)
-	return c.WriteState(pinsState, []byte(strings.Join(lines, "\n")+"\n"))
+	return c.WriteState(pinsState, []byte(strings.Join(lines, "\n")+"\n"), true)
 }
 
 func parsePins(data []byte) map[cvmfs.Hash]struct{} {

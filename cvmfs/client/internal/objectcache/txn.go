@@ -157,49 +157,6 @@ func (t *Txn) Abort() {
 	t.c.writers.Done()
 }
 
-// State files are small files beside the objects: breadcrumbs, signed files.
-
-// ReadState reads the state file of that kind; a missing one is fs.ErrNotExist.
-func (c *Cache) ReadState(kind string) ([]byte, error) {
-	data, err := c.root.ReadFile(kind + "." + c.opt.Name)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s of the cache: %w", kind, err)
-	}
-	return data, nil
-}
-
-// WriteState replaces a state file, durably.
-func (c *Cache) WriteState(kind string, data []byte) error {
-	if c.readOnly.Load() {
-		return fmt.Errorf("writing %s of the cache: %w", kind, fs.ErrPermission)
-	}
-	c.writers.Add(1)
-	defer c.writers.Done()
-	temp := txnDir + "/" + rand.Text()
-	err := func() error {
-		f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(data)
-		if err == nil {
-			err = f.Sync()
-		}
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-		if err == nil {
-			err = c.root.Rename(temp, kind+"."+c.opt.Name)
-		}
-		return err
-	}()
-	if err != nil {
-		_ = c.root.Remove(temp)
-		return fmt.Errorf("writing %s of the cache: %w", kind, err)
-	}
-	return nil
-}
-
 // sweepTxn removes what killed writers left behind.
 func (c *Cache) sweepTxn() {
 	entries, err := fs.ReadDir(c.root.FS(), txnDir)

@@ -89,8 +89,14 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("getting %q: %s", e.Path, strings.Join(parts, "; "))
 }
 
-// Unwrap returns the cause of the last attempt.
-func (e *Error) Unwrap() error { return e.Attempts[len(e.Attempts)-1].Err }
+// Unwrap returns the causes of all attempts.
+func (e *Error) Unwrap() []error {
+	causes := make([]error, 0, len(e.Attempts))
+	for _, a := range e.Attempts {
+		causes = append(causes, a.Err)
+	}
+	return causes
+}
 
 // Missing reports whether every server that was reached lacks the object.
 func (e *Error) Missing() bool {

@@ -192,6 +192,15 @@ func (c *Client) timeout(viaProxy bool) time.Duration {
 // returns the server that answered. An error of accept that is the caller's own
 // comes back as it is; else the error is an *Error, or ctx's.
 func (c *Client) Get(ctx context.Context, path string, accept Accept) (server string, err error) {
+	return c.get(ctx, path, false, accept)
+}
+
+// GetFresh is Get past all caches on the way.
+func (c *Client) GetFresh(ctx context.Context, path string, accept Accept) (server string, err error) {
+	return c.get(ctx, path, true, accept)
+}
+
+func (c *Client) get(ctx context.Context, path string, fresh bool, accept Accept) (server string, err error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -200,7 +209,7 @@ func (c *Client) Get(ctx context.Context, path string, accept Accept) (server st
 	defer func() { <-c.slots }()
 
 	failed := &Error{Path: path}
-	usedProxies, usedHosts, retries, noCache := 1, 1, 0, false
+	usedProxies, usedHosts, retries, noCache := 1, 1, 0, fresh
 	backoff := time.Duration(0)
 	host := c.start()
 	for {
@@ -229,7 +238,7 @@ func (c *Client) Get(ctx context.Context, path string, accept Accept) (server st
 			}
 			class = HostHTTP
 		}
-		if class.transferError() && !noCache && retries < c.cfg.Retries {
+		if class.transferError() && retries < c.cfg.Retries {
 			retries++
 			backoff = nextBackoff(backoff, c.cfg.Backoff)
 			if err := sleep(ctx, backoff); err != nil {
@@ -237,7 +246,7 @@ func (c *Client) Get(ctx context.Context, path string, accept Accept) (server st
 			}
 			continue
 		}
-		noCache = false
+		noCache = fresh
 		switch {
 		case class.proxyError() && !direct && usedProxies < c.proxyCount:
 			c.leaveProxy(via)
