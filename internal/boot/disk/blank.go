@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,7 @@ func blank(r io.ReaderAt, piece Extent, except ...Extent) (at int64, ok bool, er
 }
 
 func zeroRange(r io.ReaderAt, from, to int64, except []Extent) (int64, bool, error) {
-	buf := make([]byte, 256<<10)
+	buf, zeros := make([]byte, 256<<10), make([]byte, 256<<10)
 	for from < to {
 		b := buf[:min(int64(len(buf)), to-from)]
 		if n, err := r.ReadAt(b, from); n < len(b) {
@@ -54,10 +55,8 @@ func zeroRange(r io.ReaderAt, from, to int64, except []Extent) (int64, bool, err
 				clear(b[lo:hi])
 			}
 		}
-		for i, c := range b {
-			if c != 0 {
-				return from + int64(i), false, nil
-			}
+		if !bytes.Equal(b, zeros[:len(b)]) {
+			return from + int64(bytes.IndexFunc(b, func(c rune) bool { return c != 0 })), false, nil
 		}
 		from += int64(len(b))
 	}

@@ -226,7 +226,7 @@ func judgePartition(d Device, p Preferences) verdict {
 	case d.Content.Known():
 		return judgeEphemeral(d, p)
 	case !d.Blank:
-		return no("holds data that is not known (at %s)", size(d.DataAt))
+		return no("holds data that is not known (at %s)", amount(d.DataAt))
 	case d.Type != "" && !slices.Contains([]string{gpt.LinuxData, gpt.LinuxRootX86, gpt.LinuxRootARM, gpt.MBRLinux}, d.Type):
 		return no("is blank, but its type %s is not for Linux files", d.Type)
 	case d.Name == "" && d.PartName != label:
@@ -234,7 +234,7 @@ func judgePartition(d Device, p Preferences) verdict {
 	case d.Removable:
 		return no("is on a removable disk")
 	case d.Size < minPart:
-		return no("is smaller than %s", size(minPart))
+		return no("is smaller than %s", amount(minPart))
 	}
 	return verdict{claim: blankPart}
 }
@@ -253,11 +253,11 @@ func judgeDisk(d Device, p Preferences) verdict {
 	case len(d.Table.Entries) > 0:
 		return no("has a partition table, with %s", count(len(d.Table.Entries), "partition"))
 	case !d.Blank:
-		return no("has no partitions, but holds data that is not known (at %s)", size(d.DataAt))
+		return no("has no partitions, but holds data that is not known (at %s)", amount(d.DataAt))
 	case d.Removable:
 		return no("is removable")
 	case d.Size < minDisk:
-		return no("is smaller than %s", size(minDisk))
+		return no("is smaller than %s", amount(minDisk))
 	}
 	switch local := strings.Contains(d.Model, instanceStore); {
 	case local && p.PreferLocal:
@@ -280,7 +280,7 @@ func judgeBoot(d Device, p Preferences) verdict {
 	case d.Content.Known() && d.Content.Type != "iso9660", d.Table.Scheme != gpt.GPT && d.Table.Scheme != gpt.MBR:
 		return no("is the boot disk, and has no partition table to add to")
 	case d.Free.Size < minPart:
-		return no("is the boot disk, and has only %s of free space, not %s", size(d.Free.Size), size(minPart))
+		return no("is the boot disk, and has only %s of free space, not %s", amount(d.Free.Size), amount(minPart))
 	case d.Table.Scheme == gpt.MBR && inMBR > 3:
 		return no("is the boot disk, and its four partitions are taken")
 	case d.Table.Scheme == gpt.MBR && (d.Free.Start+d.Free.Size)/max(d.Sector, 512) > maxMBR:
@@ -364,7 +364,7 @@ func noDisk(devices []Device, verdicts []verdict, p Preferences) *NoDisk {
 	case p.UROOT != "":
 		e.Remedy = fmt.Sprintf("attach the disk that cvm_uroot=%s names, or start without that word", p.UROOT)
 	case p.RAMRoot:
-		e.Remedy += fmt.Sprintf("; cvm_ramroot needs %s of memory, and there is %s", size(minRAM), size(p.Memory))
+		e.Remedy += fmt.Sprintf("; cvm_ramroot needs %s of memory, and there is %s", amount(minRAM), amount(p.Memory))
 	}
 	return e
 }

@@ -26,7 +26,7 @@ func (e *NoDisk) Error() string {
 	var b strings.Builder
 	b.WriteString("no disk may be used for UROOT:")
 	for _, d := range e.Devices {
-		fmt.Fprintf(&b, "\n  %s (%s): %s", d.Device, size(d.Size), d.Reason)
+		fmt.Fprintf(&b, "\n  %s (%s): %s", d.Device, amount(d.Size), d.Reason)
 	}
 	return b.String()
 }
@@ -42,8 +42,8 @@ func (e *Ambiguous) Error() string {
 	return "more than one disk is a UROOT: " + strings.Join(e.Devices, ", ")
 }
 
-// size writes bytes for people.
-func size(n int64) string {
+// amount writes bytes for people.
+func amount(n int64) string {
 	switch {
 	case n >= 10<<30:
 		return fmt.Sprintf("%d GiB", n>>30)

@@ -222,9 +222,12 @@ func (m *machine) digest(path string) string {
 
 func (m *machine) run(name string, args ...string) string {
 	m.t.Helper()
-	out, err := exec.CommandContext(m.t.Context(), tier.Tool(m.t, name), args...).CombinedOutput()
+	// Not the test's context: clean-ups run programs, too.
+	out, err := exec.CommandContext(context.Background(), tier.Tool(m.t, name), args...).CombinedOutput()
 	if err != nil {
 		m.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
+
+func sectionOf(f *os.File, p Device) io.ReaderAt { return io.NewSectionReader(f, p.Start, p.Size) }

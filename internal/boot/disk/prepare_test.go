@@ -214,7 +214,7 @@ func TestIntentIsNoLicence(t *testing.T) {
 		"another file system": func(m *machine, piece string) { m.run("mke2fs", "-q", "-F", "-L", "data", piece, "900m") },
 		"swap":                func(m *machine, piece string) { m.run("mkswap", piece) },
 		"mounted once":        func(m *machine, piece string) { m.run("tune2fs", "-C", "1", piece) },
-		"another place":       func(m *machine, piece string) { m.write(piece, diskSize-3*mib-4096, intent(5*mib, 7*mib)) },
+		"another place":       func(m *machine, piece string) { m.write(piece, diskSize-2*mib-4096, intent(5*mib, 7*mib)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMachine(t)
