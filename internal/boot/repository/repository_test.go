@@ -185,16 +185,25 @@ func TestServes(t *testing.T) {
 	if status.RootHash != smallRev || status.Objects < 4 || status.Bytes == 0 || status.PeakMemory < 1<<20 || status.PeakMemory > 200<<20 {
 		t.Errorf("Status = %+v", status)
 	}
-	for command, want := range map[string]string{
-		"pid": fmt.Sprint(ready.PID), "revision": "3", "mountpoint": s.config.Mountpoint, "sing": "unknown command",
-		"nameserver set 192.0.2.1": "DNS address set to 192.0.2.1", "nameserver get": "DNS server address: 192.0.2.1",
-		"nameserver set x": "Failed", "pin /README": "OK", "pin /nonesuch": "No such regular file or pinning failed",
-		"pin /big/chunked": "OK", "version patchlevel": "0", "detach nested catalogs": "OK", "cleanup 100": "OK",
-		"proxy info": "Load-balance groups:\n[0] DIRECT\nActive proxy: [0] DIRECT",
-		"host info":  "  [0] " + s.config.Servers[0] + " (unprobed)\nActive host 0: " + s.config.Servers[0],
+	for _, test := range [][2]string{
+		{"pid", fmt.Sprint(ready.PID)},
+		{"revision", "3"},
+		{"mountpoint", s.config.Mountpoint},
+		{"nameserver set 192.0.2.1", "DNS address set to 192.0.2.1"},
+		{"nameserver get", "DNS server address: 192.0.2.1"},
+		{"nameserver set x", "Failed"},
+		{"pin /README", "OK"},
+		{"pin /nonesuch", "No such regular file or pinning failed"},
+		{"pin /big/chunked", "OK"},
+		{"version patchlevel", "0"},
+		{"detach nested catalogs", "OK"},
+		{"cleanup 100", "OK"},
+		{"proxy info", "Load-balance groups:\n[0] DIRECT\nActive proxy: [0] DIRECT"},
+		{"host info", "  [0] " + s.config.Servers[0] + " (unprobed)\nActive host 0: " + s.config.Servers[0]},
+		{"sing", "unknown command"},
 	} {
-		if got, err := repository.Talk(t.Context(), s.config.CacheDir, command); err != nil || got != want {
-			t.Errorf("Talk(%q) = %q, %v, want %q", command, got, err, want)
+		if got, err := repository.Talk(t.Context(), s.config.CacheDir, test[0]); err != nil || got != test[1] {
+			t.Errorf("Talk(%q) = %q, %v, want %q", test[0], got, err, test[1])
 		}
 	}
 	// A shutdown's signals do not end it, SIGUSR1 does.

@@ -1,0 +1,494 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/internal/fail"
+)
+
+// repoSource are the flags that say which repository, and where from.
+type repoSource struct {
+	name, cache, tag, rootHash, proxy string
+	keys, servers                     []string
+	quota                             int64
+	timeout                           time.Duration
+}
+
+func (s *repoSource) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&s.name, "name", "", "name of the repository (default: last part of its URL)")
+	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key")
+	f.StringSliceVar(&s.servers, "server", nil, "further base URLs to fall back to")
+	f.StringVar(&s.proxy, "proxy", "DIRECT", "proxies, as in CVMFS_HTTP_PROXY")
+	f.StringVar(&s.cache, "cache", "", "cache directory (default: one for the repository below the user's cache directory)")
+	f.Int64Var(&s.quota, "quota", 4000, "megabytes the cache may take, 0 for no limit")
+	f.StringVar(&s.tag, "tag", "", "show the revision of this tag")
+	f.StringVar(&s.rootHash, "root-hash", "", "show the revision with this root catalogue")
+	f.DurationVar(&s.timeout, "timeout", 0, "for connecting, and for a stalled transfer (default: 5s through a proxy, 10s direct)")
+	cmd.MarkFlagsMutuallyExclusive("tag", "root-hash")
+}
+
+// options makes client options for the repository at a URL or in a directory.
+func (s *repoSource) options(a *app, source string) (client.Options, error) {
+	opt := client.Options{Name: s.name, Proxies: s.proxy, Quota: s.quota << 20, Timeout: s.timeout, CacheDir: s.cache, Log: a.log}
+	for _, from := range append([]string{source}, s.servers...) {
+		if !strings.Contains(from, "://") {
+			abs, err := filepath.Abs(from)
+			if err != nil {
+				return opt, err
+			}
+			from = "file://" + abs
+		}
+		opt.Servers = append(opt.Servers, strings.TrimRight(from, "/"))
+	}
+	if opt.Name == "" {
+		opt.Name = path.Base(opt.Servers[0])
+	}
+	if err := cvmfs.CheckName(opt.Name); err != nil {
+		return opt, fail.New(fail.Usage, "%w", err).Hint("give the name of the repository with --name")
+	}
+	if s.rootHash != "" {
+		h, err := cvmfs.ParseHash(s.rootHash)
+		if err != nil {
+			return opt, fail.New(fail.Usage, "--root-hash: %w", err)
+		}
+		opt.Pin.RootHash = h
+	}
+	opt.Pin.Tag = s.tag
+	for _, file := range s.keys {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return opt, fail.New(fail.Usage, "reading the public key: %w", err)
+		}
+		keys, err := cvmfs.ParsePublicKeys(pem)
+		if err != nil {
+			return opt, fail.New(fail.Usage, "public key %s: %w", file, err)
+		}
+		opt.MasterKeys = append(opt.MasterKeys, keys...)
+	}
+	if len(s.keys) == 0 && s.rootHash == "" {
+		return opt, fail.New(fail.Usage, "no key to verify repository %q with", opt.Name).
+			Hint("give the file of its public master key with --key").
+			Hint("or the hash of a root catalogue you trust with --root-hash")
+	}
+	if opt.CacheDir == "" {
+		base := a.Env("XDG_CACHE_HOME")
+		if base == "" {
+			home := a.Env("HOME")
+			if home == "" {
+				return opt, fail.New(fail.Usage, "no place for the cache: HOME is not set").Hint("give a directory with --cache")
+			}
+			base = filepath.Join(home, ".cache")
+		}
+		opt.CacheDir = filepath.Join(base, "mica", "cvmfs", opt.Name)
+	}
+	return opt, nil
+}
+
+func (s *repoSource) open(ctx context.Context, a *app, source string) (*client.Repository, error) {
+	opt, err := s.options(a, source)
+	if err != nil {
+		return nil, err
+	}
+	r, err := client.Open(ctx, opt)
+	if err != nil {
+		return nil, repoError(err)
+	}
+	if r.Offline() {
+		_, _ = fmt.Fprintf(a.Err, "mica: repository %q cannot be asked for news, showing revision %d from the cache\n", opt.Name, r.Revision())
+	}
+	return r, nil
+}
+
+// repoError gives an error of the client its class and a hint.
+func repoError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, cvmfs.ErrExpired):
+		return fail.New(fail.Unverified, "%w", err).Hint("the publisher has to sign the whitelist again; or check this computer's clock")
+	case errors.Is(err, cvmfs.ErrSignature), errors.Is(err, cvmfs.ErrUntrusted):
+		return fail.New(fail.Unverified, "%w", err).Hint("check that the key is this repository's")
+	case errors.Is(err, cvmfs.ErrWrongName):
+		return fail.New(fail.Unverified, "%w", err).Hint("give the name of the repository with --name")
+	case errors.Is(err, client.ErrOutdated):
+		return fail.New(fail.Unverified, "%w", err).Hint("if the repository was made anew, remove its cache directory")
+	case errors.Is(err, client.ErrNoTag):
+		return fail.New(fail.NotFound, "%w", err)
+	case client.IsTransfer(err):
+		return fail.New(fail.Refused, "%w", err).Hint("check the URL, the network and the proxy")
+	case errors.Is(err, cvmfs.ErrCorrupt), errors.Is(err, cvmfs.ErrMalformed):
+		return fail.New(fail.Unverified, "%w", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fail.New(fail.NotFound, "%w", err)
+	}
+	return err
+}
+
+// repoEntry is one line of a listing.
+type repoEntry struct {
+	Path    string    `json:"path"`
+	Type    string    `json:"type"`
+	Mode    string    `json:"mode"` // octal, with setuid, setgid and sticky bits
+	Links   uint32    `json:"links"`
+	UID     uint32    `json:"uid"`
+	GID     uint32    `json:"gid"`
+	Size    int64     `json:"size"`
+	MTime   time.Time `json:"mtime"`
+	Target  string    `json:"target,omitempty"`
+	Hash    string    `json:"hash,omitempty"`
+	Chunks  int       `json:"chunks,omitempty"`
+	Catalog string    `json:"catalog,omitempty"` // mountpoint of the catalogue that has it
+
+	mode fs.FileMode
+}
+
+func describeEntry(p string, e catalog.Entry) repoEntry {
+	mode := client.FileMode(e)
+	kinds := map[fs.FileMode]string{
+		0: "file", fs.ModeDir: "dir", fs.ModeSymlink: "symlink", fs.ModeNamedPipe: "fifo", fs.ModeSocket: "socket",
+		fs.ModeDevice: "block", fs.ModeDevice | fs.ModeCharDevice: "char",
+	}
+	return repoEntry{
+		Path: p, Type: kinds[mode.Type()], Mode: fmt.Sprintf("%04o", e.Mode&0o7777), Links: e.Nlink, UID: e.UID, GID: e.GID,
+		Size: e.Size, MTime: client.MTime(e).UTC(), Target: e.Symlink, Hash: e.Hash.String(), mode: mode,
+	}
+}
+
+func repoListing() listing[repoEntry] {
+	return listing[repoEntry]{
+		Schema: 1,
+		name:   func(e repoEntry) string { return e.Path },
+		columns: []column[repoEntry]{
+			{head: "MODE", cell: func(e repoEntry) string { return e.mode.String() }},
+			{head: "OWNER", cell: func(e repoEntry) string { return fmt.Sprintf("%d:%d", e.UID, e.GID) }},
+			{head: "SIZE", cell: func(e repoEntry) string { return fmt.Sprint(e.Size) }},
+			{head: "MODIFIED", cell: func(e repoEntry) string { return e.MTime.Format("2006-01-02 15:04:05") }},
+			{head: "LINKS", wide: true, cell: func(e repoEntry) string { return fmt.Sprint(e.Links) }},
+			{head: "HASH", wide: true, cell: func(e repoEntry) string { return e.Hash }},
+			{head: "PATH", cell: func(e repoEntry) string {
+				text := printable(e.Path)
+				if e.Target != "" {
+					text += " -> " + printable(e.Target)
+				}
+				return text
+			}},
+		},
+	}
+}
+
+// printable keeps foreign names from writing on the terminal.
+func printable(name string) string {
+	quoted := fmt.Sprintf("%q", name)
+	if quoted == `"`+name+`"` {
+		return name
+	}
+	return quoted
+}
+
+func newRepoLs(a *app) *cobra.Command {
+	var s repoSource
+	var output string
+	cmd := &cobra.Command{
+		Use:   "ls URL|DIR [PATH]",
+		Short: "List a directory of a repository without mounting it",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := s.open(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // nothing was written but a cache
+			at := repoPath(args)
+			e, err := r.Lookup(cmd.Context(), at)
+			if err != nil {
+				return repoError(err)
+			}
+			l := repoListing()
+			if !e.IsDir() {
+				l.Items = append(l.Items, describeEntry(at, e))
+				return l.print(a.Out, output)
+			}
+			entries, err := r.ReadDir(cmd.Context(), at)
+			if err != nil {
+				return repoError(err)
+			}
+			for _, e := range entries {
+				l.Items = append(l.Items, describeEntry(path.Join(at, e.Name), e))
+			}
+			return l.print(a.Out, output)
+		},
+	}
+	s.flags(cmd)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// repoPath is the optional path argument behind the repository.
+func repoPath(args []string) string {
+	if len(args) < 2 {
+		return "/"
+	}
+	return path.Clean("/" + args[1])
+}
+
+func newRepoStat(a *app) *cobra.Command {
+	var s repoSource
+	var output string
+	cmd := &cobra.Command{
+		Use:   "stat URL|DIR PATH...",
+		Short: "Show what a repository says about paths",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := s.open(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // as above
+			l := repoListing()
+			for _, p := range args[1:] {
+				p = path.Clean("/" + p)
+				e, err := r.Lookup(cmd.Context(), p)
+				if err != nil {
+					return repoError(err)
+				}
+				chunks, err := r.Chunks(cmd.Context(), p)
+				if err != nil {
+					return repoError(err)
+				}
+				item := describeEntry(p, e)
+				item.Chunks = len(chunks)
+				if item.Catalog, _, _, err = r.CatalogOf(cmd.Context(), p); err != nil {
+					return repoError(err)
+				}
+				if item.Catalog == "" {
+					item.Catalog = "/"
+				}
+				l.Items = append(l.Items, item)
+			}
+			return l.print(a.Out, output)
+		},
+	}
+	s.flags(cmd)
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+func newRepoCat(a *app) *cobra.Command {
+	var s repoSource
+	cmd := &cobra.Command{
+		Use:   "cat URL|DIR PATH...",
+		Short: "Write files of a repository to standard output",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := s.open(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // as above
+			for _, p := range args[1:] {
+				f, err := r.FS().Open(fsName(p))
+				if err != nil {
+					return repoError(err)
+				}
+				_, err = io.Copy(a.Out, f)
+				_ = f.Close()
+				if err != nil {
+					return repoError(err)
+				}
+			}
+			return nil
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+// fsName is a path as package io/fs writes it.
+func fsName(p string) string {
+	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p != "" {
+		return p
+	}
+	return "."
+}
+
+func newRepoFind(a *app) *cobra.Command {
+	var s repoSource
+	var output, pattern, kind string
+	cmd := &cobra.Command{
+		Use:   "find URL|DIR [PATH]",
+		Short: "List everything below a directory of a repository",
+		Args:  cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := path.Match(pattern, ""); err != nil {
+				return fail.New(fail.Usage, "--match %q: %w", pattern, err)
+			}
+			r, err := s.open(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // as above
+			l := repoListing()
+			err = walkRepo(cmd.Context(), r, repoPath(args), func(p string, e catalog.Entry) error {
+				item := describeEntry(p, e)
+				if ok, _ := path.Match(pattern, path.Base(p)); (ok || pattern == "") && (kind == "" || kind == item.Type) {
+					l.Items = append(l.Items, item)
+				}
+				return nil
+			})
+			if err != nil {
+				return repoError(err)
+			}
+			return l.print(a.Out, output)
+		},
+	}
+	s.flags(cmd)
+	cmd.Flags().StringVar(&pattern, "match", "", "only names that match this pattern (*, ?, [a-z])")
+	cmd.Flags().StringVar(&kind, "type", "", "only this type: file, dir, symlink, fifo, socket, char or block")
+	outputFlag(cmd, &output)
+	return cmd
+}
+
+// walkRepo calls f for a path and everything below it, parents first.
+func walkRepo(ctx context.Context, r *client.Repository, p string, f func(string, catalog.Entry) error) error {
+	e, err := r.Lookup(ctx, p)
+	if err != nil {
+		return err
+	}
+	var walk func(p string, e catalog.Entry) error
+	walk = func(p string, e catalog.Entry) error {
+		if err := f(p, e); err != nil || !e.IsDir() {
+			return err
+		}
+		entries, err := r.ReadDir(ctx, p)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			// Not path.Join, which would take a name for something else than a name.
+			if err := walk(strings.TrimSuffix(p, "/")+"/"+e.Name, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return walk(p, e)
+}
+
+func newRepoGet(a *app) *cobra.Command {
+	var s repoSource
+	cmd := &cobra.Command{
+		Use:   "get URL|DIR PATH DEST",
+		Short: "Copy a file or a tree out of a repository",
+		Long: `Copy a file or a tree out of a repository to DEST, which must not exist. Modes
+and modification times are kept; owners, devices, pipes and sockets are not.`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := s.open(cmd.Context(), a, args[0])
+			if err != nil {
+				return err
+			}
+			defer r.Close() //nolint:errcheck // as above
+			if _, err := os.Lstat(args[2]); !errors.Is(err, fs.ErrNotExist) {
+				return fail.New(fail.Conflict, "%s exists", args[2]).Hint("name a destination that does not exist")
+			}
+			skipped, err := copyRepo(cmd.Context(), r, path.Clean("/"+args[1]), args[2])
+			if err != nil {
+				return repoError(err)
+			}
+			if skipped > 0 {
+				return fail.New(fail.Partial, "%d devices, pipes or sockets were left out", skipped)
+			}
+			return nil
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+// copyRepo copies from to the new path dest and returns how many special files it
+// left out.
+func copyRepo(ctx context.Context, r *client.Repository, from, dest string) (skipped int, err error) {
+	parent, err := os.OpenRoot(filepath.Dir(dest))
+	if err != nil {
+		return 0, err
+	}
+	defer parent.Close() //nolint:errcheck // a directory
+	base := filepath.Base(dest)
+	type dir struct {
+		name string
+		e    catalog.Entry
+	}
+	var dirs []dir
+	err = walkRepo(ctx, r, from, func(p string, e catalog.Entry) error {
+		name := base + strings.TrimPrefix(p, strings.TrimSuffix(from, "/"))
+		if p == from {
+			name = base
+		}
+		switch {
+		case e.IsDir():
+			dirs = append(dirs, dir{name, e})
+			return parent.Mkdir(name, 0o700)
+		case e.IsSymlink():
+			target, err := r.Readlink(ctx, p)
+			if err != nil {
+				return err
+			}
+			return parent.Symlink(target, name)
+		case e.IsRegular():
+			if err := copyFile(ctx, r, p, parent, name); err != nil {
+				return err
+			}
+			return setAttributes(parent, name, e)
+		}
+		skipped++
+		return nil
+	})
+	if err != nil {
+		return skipped, err
+	}
+	for i := len(dirs) - 1; i >= 0; i-- { // the deepest first: they may become read-only
+		if err := setAttributes(parent, dirs[i].name, dirs[i].e); err != nil {
+			return skipped, err
+		}
+	}
+	return skipped, nil
+}
+
+func copyFile(ctx context.Context, r *client.Repository, p string, to *os.Root, name string) error {
+	f, err := r.Open(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	out, err := to.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, io.NewSectionReader(f, 0, f.Size()))
+	if closeErr := out.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+func setAttributes(root *os.Root, name string, e catalog.Entry) error {
+	if err := root.Chtimes(name, client.MTime(e), client.MTime(e)); err != nil {
+		return err
+	}
+	return root.Chmod(name, client.FileMode(e)&(fs.ModePerm|fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky))
+}
