@@ -36,8 +36,10 @@ type BootKey struct {
 	Name string
 	Kind string // bool, proxy, list, name, path, seconds, tar, url, text
 	Text string // what it does, for the reference
-	Dead string // why nothing reads it; "" for a live key
-	Use  string // the key that was meant, for a dead one
+	// Ignored says why Mica does nothing with a key that an original CernVM reads.
+	Ignored string
+	Dead    string // why nothing reads it; "" for a live key
+	Use     string // the key that was meant, for a dead one
 }
 
 // BootKeyTable lists every key the boot loader knows, and those that are often
@@ -46,20 +48,20 @@ func BootKeyTable() []BootKey {
 	return []BootKey{
 		{Name: "cernvm_inject", Kind: "tar", Text: "base64 of a tar.gz that is unpacked once at the root of the operating system"},
 		{Name: "cernvm_path", Kind: "path", Text: "directory of the repository that becomes the root, such as cvm4"},
-		{Name: "cvm_cluster_master", Kind: "bool", Text: "this machine is the head of its cluster"},
-		{Name: "cvm_cluster_pin", Kind: "text", Text: "pin under which the machines of a cluster find each other"},
-		{Name: "cvm_service_url", Kind: "url", Text: "where cluster pins are kept"},
+		{Name: "cvm_cluster_master", Kind: "bool", Text: "this machine is the head of its cluster", Ignored: "the pairing service of CernVM Online is gone"},
+		{Name: "cvm_cluster_pin", Kind: "text", Text: "pin under which the machines of a cluster find each other", Ignored: "the pairing service of CernVM Online is gone"},
+		{Name: "cvm_service_url", Kind: "url", Text: "where cluster pins are kept", Ignored: "the pairing service of CernVM Online is gone"},
 		{Name: "cvmfs_branch", Kind: "name", Text: "repository that holds the operating system"},
 		{Name: "cvmfs_cdn", Kind: "list", Text: "host names of a content delivery network, or NONE; takes precedence over cvmfs_server"},
 		{Name: "cvmfs_http_proxy", Kind: "proxy", Text: "proxies for all downloads, in the syntax of CVMFS_HTTP_PROXY; also for the repositories mounted later"},
-		{Name: "cvmfs_pac_urls", Kind: "text", Text: "where proxy auto-configuration is looked for, \";\" between"},
+		{Name: "cvmfs_pac_urls", Kind: "text", Text: "where proxy auto-configuration is looked for, \";\" between", Ignored: "proxies are named in cvmfs_http_proxy"},
 		{Name: "cvmfs_server", Kind: "list", Text: "host names of the servers that hold the repository"},
 		{Name: "cvmfs_tag", Kind: "name", Text: "named snapshot of the repository; ignored once the disk has one"},
 		{Name: "cvmfs_wait_on_squid", Kind: "seconds", Text: "wait until a proxy answers, trying each for so many seconds"},
 		{Name: "resize_rootfs", Kind: "bool", Text: "off limits the scratch partition to 20 GiB; anything else uses the whole disk"},
 		{Name: "swap_size", Kind: "text", Text: "size of a swap file on the scratch partition, or auto"},
 		{Name: "use_boothd", Kind: "bool", Text: "on puts the scratch partition on the boot disk"},
-		{Name: "useglideinwms", Kind: "bool", Text: "off ignores the options of a glideinWMS pilot"},
+		{Name: "useglideinwms", Kind: "bool", Text: "off ignores the options of a glideinWMS pilot", Ignored: "the options of a pilot are read wherever they are"},
 		{Name: "cvmfs_path", Kind: "path", Dead: "no boot loader ever read it", Use: "cernvm_path"},
 		{Name: "cvmfs_proxy", Kind: "proxy", Dead: "this is the kernel command line's name", Use: "cvmfs_http_proxy"},
 		{Name: "cvmfs_repos", Kind: "name", Dead: "this is the kernel command line's name", Use: "cvmfs_branch"},

@@ -217,7 +217,8 @@ func (c *Context) Script() Script {
 			}
 			if s := parseScript(p.lines()); s.Present {
 				s.Original = OriginalScript{Why: "amiconfig does not look into MIME parts for a script"}
-				s.CloudInit = kind == ShellScript
+				// The endings .before and .after are amiconfig's alone.
+				s.CloudInit = kind == ShellScript && !phaseEnding.Match(s.Text)
 				return s
 			}
 		}

@@ -25,12 +25,15 @@ func (s Severity) String() string {
 	return fmt.Sprintf("severity(%d)", uint8(s))
 }
 
+// MarshalText makes JSON show the name.
+func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Problem is something a reader of a context met and its author should know.
 // Rule is the rule's code in the reference of context keys. Texts never contain
 // a value that may be secret.
 type Problem struct {
 	Rule     string   `json:"rule"`
-	Severity Severity `json:"-"`
+	Severity Severity `json:"severity"`
 	Line     int      `json:"line"`   // from 1; 0 = the context as a whole
 	Column   int      `json:"column"` // in bytes from 1; 0 = the whole line
 	Text     string   `json:"text"`

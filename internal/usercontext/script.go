@@ -44,6 +44,7 @@ var (
 	beforeLine  = regexp.MustCompile(`#!.*sh.*before`)
 	afterLine   = regexp.MustCompile(`#!.*sh(.*after|$)`)
 	interpreter = regexp.MustCompile(`^#![ \t]*(?:/\S*/)?(?:env[ \t]+(?:-\S+[ \t]+)*)?(?:/\S*/)?(?:ba|da|a|k|z|mk)?sh(?:\.before|\.after)?(?:[ \t]|$)`)
+	phaseEnding = regexp.MustCompile(`^#!.*sh\.(?:before|after)`)
 	exitLine    = regexp.MustCompile(`^exit(?:[ \t;]|$)`)
 )
 

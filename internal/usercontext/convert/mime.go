@@ -152,5 +152,5 @@ func pieces(c *usercontext.Context) (script, sections, block []byte) {
 	if s.Present && s.Bounded {
 		script = s.Text
 	}
-	return script, sections, block
+	return script, bytes.TrimLeft(sections, "\n"), block
 }

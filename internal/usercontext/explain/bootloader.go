@@ -39,6 +39,8 @@ func bootLoader(c *usercontext.Context) Agent {
 			step.Text = fmt.Sprintf("ignores this %s: line %d has it again", s.Key, last[s.Key])
 		case bad[s.Line]:
 			step.Text = fmt.Sprintf("ignores %s: the value does not fit", s.Key)
+		case ignored(s.Key) != "":
+			step.Text = fmt.Sprintf("ignores %s: %s", s.Key, ignored(s.Key))
 		default:
 			step.Text = bootText(s, keys)
 		}
@@ -72,8 +74,6 @@ func bootText(s usercontext.Setting, k usercontext.BootKeys) string {
 		return "downloads from the content delivery network " + strings.Join(k.CDN, ", ")
 	case "cvmfs_http_proxy":
 		return "downloads through the proxies " + k.HTTPProxy
-	case "cvmfs_pac_urls":
-		return "looks for proxies at " + k.PACURLs
 	case "cvmfs_wait_on_squid":
 		return fmt.Sprintf("waits until a proxy answers, trying each for %v", k.WaitOnSquid)
 	case "resize_rootfs":
@@ -88,24 +88,20 @@ func bootText(s usercontext.Setting, k usercontext.BootKeys) string {
 		return "keeps its data on a disk of its own"
 	case "cernvm_inject":
 		return fmt.Sprintf("unpacks an archive of %d bytes at the root, once", len(k.Inject))
-	case "useglideinwms":
-		if k.UseGlideinWMS {
-			return "reads the options of a glideinWMS pilot, if there are any"
-		}
-		return "does not look for the options of a glideinWMS pilot"
-	case "cvm_cluster_pin":
-		return "meets the other machines of a cluster under a pin"
-	case "cvm_cluster_master":
-		if k.ClusterMaster {
-			return "is the head of the cluster"
-		}
-		return "is a worker of the cluster"
-	case "cvm_service_url":
-		return "asks " + k.ServiceURL + " for the cluster"
 	case "swap_size":
 		return "makes a swap file of size " + k.SwapSize
 	}
 	return "ignores " + s.Key + ", which it does not know"
+}
+
+// ignored says why Mica does nothing with a key.
+func ignored(key string) string {
+	for _, k := range usercontext.BootKeyTable() {
+		if k.Name == key {
+			return k.Ignored
+		}
+	}
+	return ""
 }
 
 // shellText says how the original's shell reads the line, when that differs.

@@ -37,6 +37,8 @@ func (k *checker) checkBlock() {
 			k.add("U001", s.Line, s.Column, meant(nearest(s.Key, live)), "no boot loader knows the key %s", s.Key)
 		case key.Dead != "":
 			k.add("U001", s.Line, s.Column, "write "+key.Use, "%s: %s", s.Key, key.Dead)
+		case key.Ignored != "":
+			k.add("I009", s.Line, s.Column, "", "%s has no effect on Mica: %s", s.Key, key.Ignored)
 		case key.Kind != "bool" && isBooleanWord(s.Value) && s.Value == strings.TrimSpace(s.Raw):
 			k.add("U005", s.Line, s.ValueColumn, "put the value in double quotes", "the original turns the value of %s into a number", s.Key)
 		}

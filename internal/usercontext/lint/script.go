@@ -68,7 +68,7 @@ func (k *checker) checkEnd(s usercontext.Script) {
 		return
 	}
 	for _, h := range k.context.Amiconfig().Headers {
-		if h.Line > s.Line && (usercontext.KnownSection(strings.ToLower(h.Name))) {
+		if h.Line > s.Line && h.Line <= s.End && usercontext.KnownSection(strings.ToLower(h.Name)) {
 			k.add("S001", h.Line, 1, "end the script with a line exit 0 at the left margin", "the script above has no exit at its end, so the shell runs this line and all that follow")
 			return
 		}
