@@ -87,6 +87,7 @@ var bareSystem = map[string]string{
 	"etc/hosts":                "127.0.0.1 localhost\n::1 localhost\n",
 	"etc/ssh/sshd_config":      "#PasswordAuthentication yes\n",
 	"etc/skel/.bashrc":         "",
+	"root/.bashrc":             "",
 	"etc/nsswitch.conf":        "passwd: files\ngroup: files\nhosts: files dns\n",
 	"etc/squid/squid.conf":     "http_port 3128\n",
 	"etc/gmond.conf.cernvm":    "cluster { name = \"@name@\" owner = \"@owner@\" latlong = \"@latlong@\" url = \"@url@\" }\nhost { location = \"@location@\" }\nudp_send_channel { host = @host@ bind_hostname = @bind_hostname@ port = @port@ ttl = @ttl@ }\n",
