@@ -79,6 +79,7 @@ type Options struct {
 
 	Workers  int // 0 means one a processor
 	Now      func() time.Time
+	Stamp    time.Time      // what the revision and its tags are dated; zero means Now
 	Progress func(Progress) // may be called from several goroutines, one at a time
 	Log      *slog.Logger
 }
@@ -149,6 +150,7 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	defer t.end()
+	t.date(o.Stamp)
 	if _, exists := t.tag(o.Tag); exists && o.Tag != "" {
 		return nil, fmt.Errorf("tag %q: %w", o.Tag, ErrExists)
 	}
@@ -279,6 +281,7 @@ type CreateOptions struct {
 	Lifetime            time.Duration   // of the whitelist; 0 means DefaultWhitelistLifetime
 	Metainfo            []byte          // JSON document; nil means an empty form
 	Now                 func() time.Time
+	Stamp               time.Time // what the revision is dated; zero means Now
 }
 
 // Create makes an empty repository at revision 0. Keys are made if the directory
@@ -330,12 +333,13 @@ func create(ctx context.Context, o CreateOptions) error {
 	}
 	defer g.discard()
 	t := &transaction{s: s, g: g, keys: keys, now: now, clock: o.Now, head: &cvmfs.Manifest{Name: o.Name}}
+	t.date(o.Stamp)
 	if err := t.renewWhitelist(o.Lifetime, keys.fingerprint()); err != nil {
 		return err
 	}
 	root := &node{}
-	root.entry.Mode, root.entry.Size, root.entry.Nlink, root.entry.MTime, root.entry.MTimeNS = 0o40755, dirSize, 2, now.Unix(), -1
-	out, err := (&writer{ctx: ctx, g: g, ttl: o.TTL, now: now, result: &Result{}, report: func(Progress) {}}).first(root)
+	root.entry.Mode, root.entry.Size, root.entry.Nlink, root.entry.MTime, root.entry.MTimeNS = 0o40755, dirSize, 2, t.now.Unix(), -1
+	out, err := (&writer{ctx: ctx, g: g, ttl: o.TTL, now: t.now, result: &Result{}, report: func(Progress) {}}).first(root)
 	if err != nil {
 		return err
 	}

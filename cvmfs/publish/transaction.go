@@ -23,7 +23,7 @@ type transaction struct {
 	g     *staging
 	keys  *Keys
 	lock  *atomicfile.Lock
-	now   time.Time // of the transaction, whole seconds
+	now   time.Time // what is dated is dated this, whole seconds
 	clock func() time.Time
 	head  *cvmfs.Manifest // what is published
 
@@ -78,6 +78,14 @@ func (t *transaction) open(a cvmfs.Algorithm) (err error) {
 	}
 	t.reflog, err = t.readReflog()
 	return err
+}
+
+// date sets what the new revision is dated, unless it is zero. Signatures go by
+// the clock all the same: a whitelist of the past would be of no use.
+func (t *transaction) date(stamp time.Time) {
+	if !stamp.IsZero() {
+		t.now = stamp.UTC().Truncate(time.Second)
+	}
 }
 
 // end removes what was staged and frees the repository.
@@ -267,7 +275,7 @@ func (t *transaction) refresh(result *Result) error {
 	if !slices.ContainsFunc(w.Fingerprints, func(f cvmfs.Hash) bool { return cvmfs.Fingerprint(f.Algorithm, t.keys.der()) == f }) {
 		return fmt.Errorf("%w: the whitelist does not have the certificate of %q, sign it anew first", ErrKeys, t.keys.Name)
 	}
-	if life := w.Expires.Sub(w.Issued); t.keys.Master != nil && t.now.After(w.Issued.Add(life/2)) {
+	if life := w.Expires.Sub(w.Issued); t.keys.Master != nil && t.clock().After(w.Issued.Add(life/2)) {
 		if err := t.renewWhitelist(life, t.keys.fingerprint()); err != nil {
 			return err
 		}
@@ -286,8 +294,9 @@ func (t *transaction) renewWhitelist(life time.Duration, fingerprints ...cvmfs.H
 	if life <= 0 {
 		return fmt.Errorf("a whitelist for %v: %w", life, errors.ErrUnsupported)
 	}
+	now := t.clock().UTC().Truncate(time.Second)
 	w := &cvmfs.Whitelist{
-		Issued: t.now.UTC(), Expires: t.now.UTC().Add(life), Name: t.keys.Name,
+		Issued: now, Expires: now.Add(life), Name: t.keys.Name,
 		Fingerprints: fingerprints, Algorithm: cvmfs.SHA1,
 	}
 	data, err := w.Sign(t.keys.Master)
