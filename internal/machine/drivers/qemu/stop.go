@@ -75,12 +75,9 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 	default:
 		return fail.New(fail.Conflict, "%q is %s", i.Spec.Name, state)
 	}
-	m, err := connect(ctx, i.Spec.Dir, controlSocket)
-	if err != nil {
-		return fmt.Errorf("saving %q: %w", i.Spec.Name, err)
-	}
-	defer m.close()
-	if err := d.write(ctx, i, m); err != nil {
+	// The monitor is closed before the next step opens its own: it serves one
+	// client at a time.
+	if err := d.write(ctx, i); err != nil {
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), launchPatience)
 		defer cancel()
 		return errors.Join(fmt.Errorf("saving %q: %w", i.Spec.Name, err), d.unsave(after, i, state))
@@ -89,23 +86,37 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 	return end(ctx, i.Spec.Dir)
 }
 
-// unsave lets the guest run on after its memory could not be saved. It speaks
-// on a connection of its own, since the other one may be in the middle of a
-// reply that was not waited for.
+// unsave lets the guest run on after its memory could not be saved.
 func (d *Driver) unsave(ctx context.Context, i machine.Instance, before machine.State) error {
 	err := removeFile(i.Spec.Path(statePart))
-	if before != machine.Running {
-		return err
-	}
-	if cerr := d.command(ctx, i, "cont"); cerr != nil {
+	m, cerr := connect(ctx, i.Spec.Dir, controlSocket)
+	if cerr != nil {
 		return errors.Join(err, fmt.Errorf("letting it run on: %w", cerr))
+	}
+	defer m.close()
+	_ = m.call(ctx, "migrate_cancel", nil, nil)
+	for { // what is under way ends first
+		if _, over, merr := m.migration(ctx); over || merr != nil {
+			break
+		}
+		time.Sleep(migrationPoll)
+	}
+	if before == machine.Running {
+		if cerr := m.call(ctx, "cont", nil, nil); cerr != nil {
+			err = errors.Join(err, fmt.Errorf("letting it run on: %w", cerr))
+		}
 	}
 	return err
 }
 
 // write stops the guest and writes its memory to state.bin, whole or not.
-func (d *Driver) write(ctx context.Context, i machine.Instance, m *monitor) error {
+func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 	s := i.Spec
+	m, err := connect(ctx, s.Dir, controlSocket)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	l := launch{Accel: accelTCG}
 	if err := readJSON(s.Path(launchFile), &l); err != nil {
 		// The command that started it was killed just before writing this down.
@@ -136,10 +147,7 @@ func (d *Driver) write(ctx context.Context, i machine.Instance, m *monitor) erro
 	if err := m.call(ctx, "migrate", map[string]string{"uri": "fd:state"}, nil); err != nil {
 		return blocked(err)
 	}
-	if err := migrated(ctx, m); err != nil {
-		cancel, done := context.WithTimeout(context.WithoutCancel(ctx), statusPatience)
-		defer done()
-		_ = d.command(cancel, i, "migrate_cancel")
+	if err := m.migrated(ctx); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -175,36 +183,47 @@ func blocked(err error) error {
 	return fail.New(fail.Failed, "%w", err).Hint("'mica stop --shutdown' or '--power-off' ends it without saving")
 }
 
+const migrationPoll = 20 * time.Millisecond
+
 // migrated waits for the memory to be written or read.
-func migrated(ctx context.Context, m *monitor) error {
+func (m *monitor) migrated(ctx context.Context) error {
 	for {
-		var info struct {
-			Status string
-			Desc   string   `json:"error-desc"`
-			Why    []string `json:"blocked-reasons"`
-		}
-		if err := m.call(ctx, "query-migrate", nil, &info); err != nil {
-			return err
-		}
-		switch info.Status {
-		case "completed":
-			return nil
-		case "failed", "cancelled":
-			why := info.Desc
-			if why == "" && len(info.Why) > 0 {
-				why = info.Why[0]
-			}
-			if why == "" {
-				why = "qemu does not say why"
-			}
-			return blocked(fmt.Errorf("moving the memory %s: %s", info.Status, why))
+		failed, over, err := m.migration(ctx)
+		if err != nil || over {
+			return errors.Join(err, failed)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(migrationPoll):
 		}
 	}
+}
+
+// migration asks whether memory is still moving, and if not, why it failed.
+func (m *monitor) migration(ctx context.Context) (failed error, over bool, err error) {
+	var info struct {
+		Status string
+		Desc   string   `json:"error-desc"`
+		Why    []string `json:"blocked-reasons"`
+	}
+	if err := m.call(ctx, "query-migrate", nil, &info); err != nil {
+		return nil, false, err
+	}
+	switch info.Status {
+	case "completed":
+		return nil, true, nil
+	case "failed", "cancelled", "", "none":
+		why := info.Desc
+		if why == "" && len(info.Why) > 0 {
+			why = info.Why[0]
+		}
+		if why == "" {
+			why = "qemu does not say why"
+		}
+		return blocked(fmt.Errorf("the memory did not go: %s", why)), true, nil
+	}
+	return nil, false, nil
 }
 
 // restore starts the machine from its saved memory.
@@ -241,7 +260,7 @@ func (d *Driver) load(ctx context.Context, i machine.Instance, m *monitor) error
 	if err := m.call(ctx, "migrate-incoming", map[string]string{"uri": "fd:state"}, nil); err != nil {
 		return fmt.Errorf("%w: %w", errLoad, err)
 	}
-	if err := migrated(ctx, m); err != nil {
+	if err := m.migrated(ctx); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) || ctx.Err() == nil { // QEMU 7 exits when the load fails
 			return fmt.Errorf("%w: %w", errLoad, err)
 		}

@@ -1,0 +1,344 @@
+package fakeqemu
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Program is the name by which a test binary knows that it is to be QEMU.
+const Program = "qemu-system-x86_64"
+
+// Faults, named in MICA_FAKE_QEMU.
+const (
+	FaultSandbox  = "no-sandbox"     // built without seccomp
+	FaultInternal = "internal-error" // KVM gives up on the guest
+	FaultDeaf     = "deaf"           // quit is not heard
+	FaultSave     = "save-fails"     // memory cannot be written
+	FaultMemory   = "no-memory"      // the host has too little
+)
+
+const child = "MICA_FAKE_QEMU_CHILD"
+
+// lifetime ends what a failed test forgot.
+const lifetime = 3 * time.Minute
+
+// Main is the program; args are without its name.
+func Main(args []string) int {
+	if len(args) == 1 && args[0] == "--version" {
+		fmt.Println("QEMU emulator version 7.2.99 (fake)\nCopyright (c) nobody") //nolint:forbidigo // a program
+		return 0
+	}
+	o, err := parse(args)
+	if err == nil && os.Getenv(child) == "" {
+		return daemonize()
+	}
+	v := &vm{options: o, fault: os.Getenv("MICA_FAKE_QEMU"), status: "running", fds: map[string]*os.File{}}
+	if err == nil {
+		err = v.setUp()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", Program, err)
+		return 1
+	}
+	if err := os.Chdir("/"); err != nil {
+		return 1
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return 1
+	}
+	for fd := range 3 {
+		_ = unix.Dup3(int(null.Fd()), fd, 0)
+	}
+	ready := os.NewFile(3, "ready")
+	_, _ = ready.Write([]byte{1})
+	_ = ready.Close()
+	return v.serve()
+}
+
+// daemonize runs this program once more in a session of its own and ends when
+// that one is set up.
+func daemonize() int {
+	self, err := os.Executable()
+	if err != nil {
+		return 1
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 1
+	}
+	cmd := exec.Command(self) //nolint:noctx // outlives this process
+	cmd.Args = os.Args
+	cmd.Env = append(os.Environ(), child+"=1")
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = session
+	if err := cmd.Start(); err != nil {
+		return 1
+	}
+	_ = w.Close()
+	if n, _ := r.Read(make([]byte, 1)); n == 1 {
+		return 0
+	}
+	_ = cmd.Wait()
+	return 1
+}
+
+// options is a command line: values by option, in order.
+type options map[string][]string
+
+var known = map[string]bool{ // whether it takes a value
+	"-name": true, "-uuid": true, "-nodefaults": false, "-no-user-config": false, "-display": true, "-machine": true,
+	"-accel": true, "-cpu": true, "-smp": true, "-m": true, "-rtc": true, "-pidfile": true, "-daemonize": false,
+	"-sandbox": true, "-chardev": true, "-mon": true, "-serial": true, "-blockdev": true, "-device": true,
+	"-netdev": true, "-object": true, "-incoming": true, "-S": false,
+}
+
+func parse(args []string) (options, error) {
+	o := options{}
+	for i := 0; i < len(args); i++ {
+		takes, ok := known[args[i]]
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%s: invalid option", args[i])
+		case !takes:
+			o[args[i]] = append(o[args[i]], "")
+		case i+1 == len(args):
+			return nil, fmt.Errorf("%s: requires an argument", args[i])
+		default:
+			o[args[i]] = append(o[args[i]], args[i+1])
+			i++
+		}
+	}
+	if o["-daemonize"] == nil || o["-pidfile"] == nil || o["-nodefaults"] == nil {
+		return nil, errors.New("this fake wants -daemonize, -pidfile and -nodefaults")
+	}
+	return o, nil
+}
+
+// list reads QEMU's key=value list, in which a doubled comma stands for one.
+func list(text string) map[string]string {
+	const comma = "\x00"
+	values := map[string]string{}
+	for i, part := range strings.Split(strings.ReplaceAll(text, ",,", comma), ",") {
+		key, value, ok := strings.Cut(part, "=")
+		if !ok && i == 0 {
+			key, value = "", part
+		}
+		values[key] = strings.ReplaceAll(value, comma, ",")
+	}
+	return values
+}
+
+// vm is the machine.
+type vm struct {
+	options options
+	fault   string
+	pid     *os.File // locked for as long as it is open
+	log     *os.File
+	images  []string
+
+	mu      sync.Mutex // guards what follows
+	status  string
+	guest   guest
+	fds     map[string]*os.File
+	moved   string // result of the last migration
+	serial  net.Conn
+	off     bool
+	monitor []net.Listener
+}
+
+var forward = regexp.MustCompile(`hostfwd=tcp:(127\.0\.0\.1:\d+)-:(\d+)`)
+
+// setUp does what QEMU does before its parent ends.
+func (v *vm) setUp() error {
+	if v.options["-sandbox"] != nil && v.fault == FaultSandbox {
+		return errors.New("-sandbox on: sandbox support is not enabled in this QEMU binary")
+	}
+	accel := list(v.options["-accel"][0])[""]
+	if accel != "tcg" && accel != "kvm" {
+		return fmt.Errorf("-accel %s: invalid accelerator", accel)
+	}
+	if v.fault == FaultMemory {
+		return errors.New("cannot set up guest memory 'pc.ram': Cannot allocate memory")
+	}
+	if accel == "kvm" && v.fault == FaultInternal {
+		v.status = "internal-error"
+	}
+	if err := v.lockPID(v.options["-pidfile"][0]); err != nil {
+		return err
+	}
+	for _, text := range v.options["-chardev"] {
+		if err := v.chardev(list(text)); err != nil {
+			return fmt.Errorf("-chardev %s: %w", text, err)
+		}
+	}
+	for _, text := range v.options["-blockdev"] {
+		if err := v.blockdev(text); err != nil {
+			return fmt.Errorf("-blockdev %s: %w", text, err)
+		}
+	}
+	for _, m := range forward.FindAllStringSubmatch(v.options["-netdev"][0], -1) {
+		l, err := net.Listen("tcp", m[1]) //nolint:noctx // lives as long as the process
+		if err != nil {
+			return fmt.Errorf("-netdev %s: Could not set up host forwarding rule 'tcp:%s-:%s'", v.options["-netdev"][0], m[1], m[2])
+		}
+		go v.greet(l, m[2])
+	}
+	if v.options["-incoming"] != nil {
+		v.status = "inmigrate"
+	}
+	return nil
+}
+
+func (v *vm) lockPID(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot create PID file: %w", err)
+	}
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &lock); err != nil {
+		return errors.New("cannot create PID file: cannot lock pid file: Resource temporarily unavailable")
+	}
+	v.pid = f
+	_ = f.Truncate(0)
+	_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+	return err
+}
+
+func (v *vm) chardev(c map[string]string) error {
+	if c[""] != "socket" || c["server"] != "on" || c["wait"] != "off" {
+		return errors.New("this fake wants socket,server=on,wait=off")
+	}
+	_ = os.Remove(c["path"])
+	l, err := net.Listen("unix", c["path"]) //nolint:noctx // lives as long as the process
+	if err != nil {
+		return fmt.Errorf("Failed to bind socket to %s: %w", c["path"], err) //nolint:staticcheck // QEMU's words
+	}
+	if c["logfile"] != "" {
+		if c["logappend"] != "on" {
+			return errors.New("this fake wants logappend=on")
+		}
+		if v.log, err = os.OpenFile(c["logfile"], os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640); err != nil {
+			return err
+		}
+		go v.serveSerial(l)
+		return nil
+	}
+	v.monitor = append(v.monitor, l)
+	return nil
+}
+
+func (v *vm) blockdev(text string) error {
+	var b struct {
+		Node string `json:"node-name"`
+		File struct{ Filename string }
+	}
+	if err := json.Unmarshal([]byte(text), &b); err != nil {
+		return err
+	}
+	f, err := os.Open(b.File.Filename)
+	if err != nil {
+		return fmt.Errorf("Could not open '%s': %w", b.File.Filename, err) //nolint:staticcheck // QEMU's words
+	}
+	defer f.Close() //nolint:errcheck // read only
+	v.images = append(v.images, b.File.Filename)
+	if b.Node == "image" {
+		v.guest, err = readGuest(f)
+	}
+	return err
+}
+
+// serve runs the machine to its end.
+func (v *vm) serve() int {
+	for _, l := range v.monitor {
+		go v.serveMonitor(l)
+	}
+	folder := filepath.Dir(v.options["-pidfile"][0])
+	began := time.Now()
+	for {
+		v.mu.Lock()
+		off := v.off
+		if v.status == "running" {
+			for _, text := range v.guest.tick() {
+				v.write(text)
+			}
+		}
+		v.mu.Unlock()
+		if _, err := os.Stat(folder); err != nil || off || time.Since(began) > lifetime {
+			_ = os.Remove(v.options["-pidfile"][0])
+			return 0
+		}
+		time.Sleep(tick)
+	}
+}
+
+// write puts guest output on the serial port; the lock is held.
+func (v *vm) write(text string) {
+	_, _ = io.WriteString(v.log, text)
+	if v.serial != nil {
+		_, _ = io.WriteString(v.serial, text)
+	}
+}
+
+// serveSerial lets one client at a time talk to the guest, which echoes.
+func (v *vm) serveSerial(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		v.mu.Lock()
+		v.serial = conn
+		v.mu.Unlock()
+		buf := make([]byte, 1024)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				break
+			}
+			v.mu.Lock()
+			if v.status == "running" {
+				v.write(string(buf[:n]))
+			}
+			v.mu.Unlock()
+		}
+		v.mu.Lock()
+		v.serial = nil
+		v.mu.Unlock()
+		_ = conn.Close()
+	}
+}
+
+// greet is a forwarded port: it accepts at once, as QEMU's user network does,
+// and talks when the guest is up.
+func (v *vm) greet(l net.Listener, guestPort string) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close() //nolint:errcheck // nothing to lose
+			v.mu.Lock()
+			up := v.guest.up() && v.status == "running"
+			v.mu.Unlock()
+			if up && guestPort == "22" {
+				_, _ = io.WriteString(conn, "SSH-2.0-fake\r\n")
+			}
+			_, _ = conn.Read(make([]byte, 1))
+		}()
+	}
+}
