@@ -103,6 +103,7 @@ func commands(a *app) []*cobra.Command {
 		newDestroy(a),
 		newGC(a),
 		newImage(a),
+		newContext(a),
 		newRepo(a),
 		newVersion(a),
 	}

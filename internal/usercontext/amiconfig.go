@@ -69,11 +69,16 @@ func ParseAmiconfig(data []byte) *Amiconfig {
 func parseAmiconfig(lines []line) *Amiconfig {
 	a := &Amiconfig{}
 	current := "" // a header's name is never empty
+	sections := map[string]int{}
+	options := map[[2]string]int{}
 	for _, l := range lines {
 		if name, ok := sectionHeader(l.text); ok {
 			current = name
 			a.Headers = append(a.Headers, Header{name, l.number})
-			a.section(name, l.number)
+			if _, known := sections[name]; !known && name != defaultSection {
+				sections[name] = len(a.Sections)
+				a.Sections = append(a.Sections, Section{Name: name, Line: l.number})
+			}
 			continue
 		}
 		if current == "" {
@@ -86,39 +91,21 @@ func parseAmiconfig(lines []line) *Amiconfig {
 		}
 		o.Section = current
 		a.Options = append(a.Options, o)
-		if s := a.section(current, l.number); s != nil {
-			s.set(o)
+		if current == defaultSection {
+			continue
 		}
+		s := &a.Sections[sections[current]]
+		if at, known := options[[2]string{current, o.Key}]; known {
+			s.Options[at] = o
+			continue
+		}
+		options[[2]string{current, o.Key}] = len(s.Options)
+		s.Options = append(s.Options, o)
 	}
 	return a
 }
 
 const defaultSection = "DEFAULT"
-
-// section returns the section of that name, which it makes if need be; nil for
-// the one that goes elsewhere.
-func (a *Amiconfig) section(name string, line int) *Section {
-	if name == defaultSection {
-		return nil
-	}
-	for i := range a.Sections {
-		if a.Sections[i].Name == name {
-			return &a.Sections[i]
-		}
-	}
-	a.Sections = append(a.Sections, Section{Name: name, Line: line})
-	return &a.Sections[len(a.Sections)-1]
-}
-
-func (s *Section) set(o Option) {
-	for i := range s.Options {
-		if s.Options[i].Key == o.Key {
-			s.Options[i] = o
-			return
-		}
-	}
-	s.Options = append(s.Options, o)
-}
 
 // option reads a line that is not a header.
 func option(l line) (Option, DropReason, bool) {

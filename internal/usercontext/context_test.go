@@ -293,3 +293,29 @@ func FuzzParse(f *testing.F) {
 		_, _ = c.Strict()
 	})
 }
+
+func FuzzUnwrap(f *testing.F) {
+	f.Add(zip(f, sample))
+	f.Add([]byte(b64(sample)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if plain, layers, _ := Unwrap(data); len(plain) > MaxSize || len(layers) > maxLayers {
+			t.Errorf("Unwrap(%q) = %d bytes, layers %q", data, len(plain), layers)
+		}
+	})
+}
+
+func FuzzAssignments(f *testing.F) {
+	f.Add([]byte("export A=\"x\\\"\nB='y\n'\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, a := range ParseAssignments(data) {
+			if a.Name == "" || a.Line < 1 {
+				t.Errorf("ParseAssignments(%q) has %+v", data, a)
+			}
+		}
+	})
+}
+
+func FuzzGlidein(f *testing.F) {
+	f.Add([]byte(b64("args -param_CERNVM_CMS_PROXY x\n") + "#### -cluster 1 -subcluster 1####"))
+	f.Fuzz(func(_ *testing.T, data []byte) { _, _ = ParseGlidein(data) })
+}

@@ -51,9 +51,10 @@ func (c *Context) Strict() (*Amiconfig, []Problem) {
 	}
 	if times > 1 {
 		last.Value = strings.Join(all, " ")
-		for i := range a.Sections {
-			if a.Sections[i].Name == "amiconfig" {
-				a.Sections[i].set(last)
+		options, _ := a.Section("amiconfig")
+		for i := range options {
+			if options[i].Key == last.Key {
+				options[i] = last
 			}
 		}
 	}

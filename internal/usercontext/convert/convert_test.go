@@ -400,3 +400,18 @@ func FuzzConvert(f *testing.F) {
 		Split(c)
 	})
 }
+
+func FuzzOpen(f *testing.F) {
+	sealed, err := seal([]byte(whole), "pw", chaos(), 10)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(sealed)
+	f.Add([]byte("-----BEGIN " + sealType + "-----\nAQo=\n-----END " + sealType + "-----\n"))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		if len(data) > 60 && bytes.Contains(data, []byte("ARQ")) { // a cost of 20 takes seconds
+			return
+		}
+		_, _ = Open(data, "pw")
+	})
+}

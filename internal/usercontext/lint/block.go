@@ -27,8 +27,9 @@ func (k *checker) checkBlock() {
 	for _, s := range k.context.Original().Block.Settings {
 		original[s.Line] = s
 	}
+	next := k.firstHeaderAfter(k.block.Begin)
 	for _, s := range k.block.Settings {
-		if k.block.End == 0 && s.Line > k.firstHeaderAfter(k.block.Begin) {
+		if k.block.End == 0 && s.Line > next {
 			break // what a missing end marker adds is not meant
 		}
 		key, known := table[s.Key]

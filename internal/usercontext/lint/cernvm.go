@@ -135,7 +135,7 @@ func (k *checker) checkEnvironment(o usercontext.Option) {
 		case strings.Contains(value, "="):
 			k.add("C004", o.Line, at, "set it in a script instead", "the value of %s has another \"=\"; no user is created after it", name)
 		}
-		for _, other := range names {
+		for _, other := range names[:min(len(names), 64)] {
 			if strings.HasPrefix(other, name) || strings.HasPrefix(name, other) {
 				k.addAs(warning, "C004", o.Line, at, "put the shorter name first, or set one of them in a script", "%s and %s start alike: an original CernVM keeps only one of them", other, name)
 			}

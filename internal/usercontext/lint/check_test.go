@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/micavm/mica/internal/usercontext"
 )
@@ -307,6 +308,70 @@ func TestDistance(t *testing.T) {
 		if got := distance(tc.a, tc.b); got != tc.want {
 			t.Errorf("distance(%q, %q) = %d, want %d", tc.a, tc.b, got, tc.want)
 		}
+	}
+}
+
+// TestTraps accounts for every trap of the original agents that is known: it has
+// an example here, or it does not show in a context.
+func TestTraps(t *testing.T) {
+	elsewhere := map[string]string{
+		"T26": "what openvpn takes as ca, cert and key: the plugin openvpn accepts all of them",
+		"T30": "two meanings of ROOT_PUBKEY: package source reads the one, package online the other",
+		"T31": "media that only one agent reads: package delivery writes both trees",
+		"T32": "device names that amiconfig does not look at: package source looks at all",
+		"T33": "a metadata service's error page as a key: package source",
+		"T34": "a failed first run counts as done: package amiconfig",
+		"T35": "a constant instance identifier: package delivery",
+		"T36": "a guard that needs procps: package amiconfig",
+		"T39": "leftovers of getopts in a program that Mica does not have",
+		"T43": "secrets in logs: TestNoSecrets here and in package explain",
+	}
+	shown := map[string]bool{}
+	for _, e := range examples(t) {
+		if e.name[0] == 'T' && e.name[1] >= '0' && e.name[1] <= '9' {
+			shown[e.name[:3]] = true
+		}
+	}
+	for n := 1; n <= 45; n++ {
+		id := fmt.Sprintf("T%02d", n)
+		if _, named := elsewhere[id]; !shown[id] && !named {
+			t.Errorf("trap %s has no example", id)
+		}
+	}
+}
+
+// TestLargeInputs checks that nothing takes quadratic time.
+func TestLargeInputs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("full tier: runs without -short")
+	}
+	many := func(line func(i int) string) string {
+		var out strings.Builder
+		for i := 0; out.Len() < usercontext.MaxSize-100; i++ {
+			out.WriteString(line(i))
+		}
+		return out.String()
+	}
+	for name, text := range map[string]string{
+		"sections":    many(func(i int) string { return fmt.Sprintf("[s%d]\n", i) }),
+		"options":     "[cernvm]\n" + many(func(i int) string { return fmt.Sprintf("k%d=1\n", i) }),
+		"environment": "[cernvm]\nenvironment=" + many(func(i int) string { return fmt.Sprintf("v%d=1,", i) }) + "\n",
+		"keys":        "[ucernvm-begin]\n" + many(func(i int) string { return fmt.Sprintf("k%d=1\n", i) }),
+		"blocks":      many(func(int) string { return "[ucernvm-begin]\n" }),
+	} {
+		start := time.Now()
+		check(t, text, Options{})
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("%s: %v", name, took)
+		}
+	}
+}
+
+func BenchmarkCheck16KiB(b *testing.B) {
+	text := "#!/bin/sh.after\n" + strings.Repeat("echo \"line\" >> /var/log/lines\n", 480) + "exit 0\n\n" + cernvm("users=u:u:"+hash) + block("cvmfs_branch=x.cern.ch")
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		check(b, text, Options{})
 	}
 }
 
