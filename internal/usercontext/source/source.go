@@ -9,6 +9,13 @@ import (
 	"time"
 )
 
+// Limits of what is read.
+const (
+	MaxUserData = 1 << 20
+	maxMeta     = 256 << 10
+	maxPickup   = 64 << 20
+)
+
 // Device is a block device that may carry a context, as the boot found it.
 type Device struct {
 	Name  string // the kernel's name, "sr0"
@@ -29,13 +36,6 @@ type Mounter interface {
 	ReadRaw(ctx context.Context, d Device, limit int) ([]byte, error)
 }
 
-// DMI is what the firmware says about the machine.
-type DMI struct {
-	SystemVendor, ProductName, ProductVersion, ProductSerial, ProductUUID string
-	ChassisAssetTag, ChassisVendor, BoardVendor, BIOSVendor               string
-	OEMStrings                                                            []string // SMBIOS type 11
-}
-
 // Env is what a search may look at. The zero value of each field switches the
 // sources off that need it.
 type Env struct {
@@ -54,6 +54,7 @@ type Env struct {
 }
 
 // GuestInfo reads a variable of the VMware configuration ("guestinfo.userdata").
+// It is asked only on that platform.
 type GuestInfo interface {
 	Get(ctx context.Context, key string) (value []byte, found bool, err error)
 }
@@ -65,32 +66,36 @@ type Meta struct {
 	PublicKeys []string // lines of an authorized_keys file
 }
 
+func (m Meta) empty() bool { return m.InstanceID == "" && m.Hostname == "" && len(m.PublicKeys) == 0 }
+
 // Found is the context of this machine.
 type Found struct {
 	Source   string // "ConfigDrive", "EC2", …; empty if no source answered
-	UserData []byte
-	Present  bool // the source has user data, perhaps empty; false: it has metadata only
+	UserData []byte // as it was delivered: perhaps compressed
+	Present  bool   // the source has user data, perhaps empty; false: it has metadata only
 	Meta     Meta
-	Origin   string // device or URL
-	Extra    map[string]string
+	Origin   string    // device or URL
 	Tried    []Attempt // every source that was asked, in order
 }
 
 // Attempt is what became of one source.
 type Attempt struct {
 	Source string
-	Result string // "found", "nothing", "skipped: …", or the error
+	Result string // "found", "metadata only", "nothing", "skipped: …", or the error
 }
 
 // Find looks at every source in the order of the list and returns the first
 // that has user data; if none has, the first that has metadata; else a Found
 // without source. A source that fails is recorded and passed over: the error is
 // only for a cancelled ctx.
+//
+// Media and firmware come first, one after the other; then the network sources
+// that the platform may have, all at once.
 func Find(ctx context.Context, env Env) (Found, error) {
-	return find(ctx, env, everywhere)
+	return newSearch(env).find(ctx, env.HTTP != nil)
 }
 
 // FindLocal is Find without the sources that need the network.
 func FindLocal(ctx context.Context, env Env) (Found, error) {
-	return find(ctx, env, localOnly)
+	return newSearch(env).find(ctx, false)
 }
