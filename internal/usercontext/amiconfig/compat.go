@@ -6,6 +6,7 @@ import (
 	"log/syslog"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
@@ -30,7 +31,7 @@ func (p program) amiconfigSh(ctx context.Context, args []string) int {
 		return 2
 	}
 	done := map[string]string{"user": userDone, "hepix": hepixDone}[mode]
-	root, err := p.open(guest.Options{Pretend: true})
+	root, err := p.open(guest.Options{Dir: p.dir, Pretend: true})
 	if err != nil {
 		p.shout(err.Error())
 		return 1
@@ -60,7 +61,7 @@ func (p program) amiconfigSh(ctx context.Context, args []string) int {
 	for _, s := range rep.Scripts {
 		p.shout(s.String())
 	}
-	if root, err := p.open(guest.Options{}); err == nil { // no runner: it only writes the marker
+	if root, err := p.open(guest.Options{Dir: p.dir}); err == nil { // no runner: it only writes the marker
 		if err := root.WriteState(done, nil); err != nil {
 			p.shout(err.Error())
 		}
@@ -164,7 +165,7 @@ Options:
 `
 
 func (p program) compatRun(ctx context.Context, in Input, o Options) (Report, error) {
-	options := guest.Options{Live: true, Owners: os.Geteuid() == 0}
+	options := guest.Options{Dir: p.dir, Live: p.dir == "/", Owners: os.Geteuid() == 0}
 	con := openConsoles(p.consoles())
 	defer con.close()
 	p.alive(&options, con)
@@ -176,7 +177,7 @@ func (p program) compatRun(ctx context.Context, in Input, o Options) (Report, er
 //
 // Differs: no network is asked; the boot has done that.
 func (p program) userData() (Input, bool) {
-	in, err := readInput("/", "")
+	in, err := readInput(p.dir, "")
 	if err != nil {
 		p.say("amiconfig: %v", err)
 	}
@@ -197,7 +198,7 @@ func (p program) userData() (Input, bool) {
 		return in, true
 	}
 	for _, name := range []string{"/var/lib/amiconfig-online/2007-12-15/user-data", userDataCopy} {
-		if data, err := readUserFile(name); err == nil {
+		if data, err := readUserFile(filepath.Join(p.dir, name)); err == nil {
 			in.UserData = data
 			return in, true
 		}

@@ -29,8 +29,8 @@ func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	p := program{
-		out: os.Stdout, err: os.Stderr, env: os.Getenv,
-		open: liveRoot, consoles: func() []string { return consoles("/") },
+		out: os.Stdout, err: os.Stderr, env: os.Getenv, dir: "/",
+		open: guest.Open, consoles: func() []string { return consoles("/") },
 	}
 	return p.main(ctx, args)
 }
@@ -39,11 +39,10 @@ func Main(args []string) int {
 type program struct {
 	out, err io.Writer
 	env      func(string) string
+	dir      string // the system the old names work on
 	open     func(guest.Options) (*guest.Root, error)
 	consoles func() []string
 }
-
-func liveRoot(o guest.Options) (*guest.Root, error) { return guest.Open(o) }
 
 func (p program) main(ctx context.Context, args []string) int {
 	name, rest := "", args
