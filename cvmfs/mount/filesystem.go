@@ -51,10 +51,10 @@ type openDir struct {
 	entries []catalog.Entry
 }
 
-func newFileSystem(r *client.Repository, log *slog.Logger) *fileSystem {
+func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		r:             r, log: log, timeout: kernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(),
+		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(),
 		files: map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
 	}
 	if f.pinned {
@@ -355,6 +355,9 @@ func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 	}
 	return fuse.OK
 }
+
+// Flush has nothing to do. Saying so once spares a round trip at every close.
+func (f *fileSystem) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.ENOSYS }
 
 // Ioctl refuses with the code that says "not for this kind of file". Overlayfs
 // takes ENOSYS, the protocol's default, for a broken lower layer and then fails

@@ -16,8 +16,6 @@ import (
 	"github.com/micavm/mica/cvmfs/client"
 )
 
-// kernelTimeout is how long the kernel may believe an answer of a repository
-// that follows its newest revision. Compat: CVMFS_KCACHE_TIMEOUT.
 const kernelTimeout = 60 * time.Second
 
 // forever is a timeout that the kernel can still add to its clock.
@@ -27,7 +25,12 @@ const forever = time.Duration(math.MaxInt32) * time.Second
 type Options struct {
 	AllowOther bool // other users than the mounting one may use it
 	Suid       bool // honour setuid bits and file capabilities
-	Log        *slog.Logger
+
+	// KernelTimeout is how long the kernel may believe what it was told of a
+	// repository that follows its newest revision; 0 means 60 s, as the original's
+	// CVMFS_KCACHE_TIMEOUT. A pinned revision it believes for ever.
+	KernelTimeout time.Duration
+	Log           *slog.Logger
 }
 
 // Server is a mounted repository.
@@ -44,6 +47,9 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
+	if opt.KernelTimeout <= 0 {
+		opt.KernelTimeout = kernelTimeout
+	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("mounting repository %q: %w", r.Name(), err)
@@ -52,7 +58,7 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if !opt.Suid {
 		flags |= syscall.MS_NOSUID
 	}
-	fs := newFileSystem(r, opt.Log)
+	fs := newFileSystem(r, opt)
 	server, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
 		AllowOther: opt.AllowOther,
 		Options:    []string{"default_permissions"},
