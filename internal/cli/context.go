@@ -26,7 +26,7 @@ func newContext(a *app) *cobra.Command {
 of options, keys for the boot loader, cloud-config, or a MIME mix of them.
 
 All commands read any of these forms, also inside gzip, base64 or an OpenNebula
-context.sh, and exports of CernVM Online. FILE may be - for standard input.`,
+context.sh, exports of CernVM Online, and CD images made for a machine. FILE may be - for standard input.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -16,8 +16,10 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/iso9660"
 	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/delivery"
 	"github.com/micavm/mica/internal/usercontext/lint"
 )
 
@@ -376,6 +378,27 @@ func TestLoadDefinition(t *testing.T) {
 	}
 	if len(l.PublicKeys) != 1 || len(l.Warnings) != 1 {
 		t.Errorf("keys %q, warnings %q", l.PublicKeys, l.Warnings)
+	}
+}
+
+// TestMedia takes contexts back from the images that machines get.
+func TestMedia(t *testing.T) {
+	for _, k := range delivery.Kinds() {
+		var image bytes.Buffer
+		if err := delivery.WriteISO(t.Context(), &image, k, []byte(whole), delivery.Meta{Hostname: "h"}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := Loader{}.Load("image", image.Bytes())
+		if err != nil || string(l.Text) != whole {
+			t.Errorf("%s: Load = %v", k.Name, err)
+		}
+	}
+	var image bytes.Buffer
+	if err := iso9660.Write(t.Context(), &image, iso9660.Volume{Label: "X", Files: []iso9660.File{iso9660.Bytes("README", 0o644, []byte("x"))}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (Loader{}).Load("image", image.Bytes()); !fail.Is(err, fail.NotFound) {
+		t.Errorf("Load of an image without a context = %v, want class NotFound", err)
 	}
 }
 

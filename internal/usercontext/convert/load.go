@@ -28,9 +28,17 @@ type Loader struct {
 }
 
 // Load reads a context: one of the forms that usercontext.Parse knows, one sealed
-// by Seal, or an export of CernVM Online.
+// by Seal, an export of CernVM Online, or an ISO 9660 image with any of them on it.
 func (l Loader) Load(name string, data []byte) (Loaded, error) {
 	var out Loaded
+	medium := ""
+	if isImage(data) {
+		content, file, err := fromImage(name, data)
+		if err != nil {
+			return out, err
+		}
+		data, medium = content, file
+	}
 	switch {
 	case IsSealed(data), len(data) > len(online.Prefix) && string(data[:len(online.Prefix)]) == online.Prefix:
 		plain, err := l.open(data)
@@ -51,6 +59,9 @@ func (l Loader) Load(name string, data []byte) (Loaded, error) {
 		data = r.Context
 	}
 	c, err := usercontext.Parse(name, data)
+	if medium != "" {
+		c.Layers = append([]string{"CD image, " + medium}, c.Layers...)
+	}
 	out.Context = c
 	if err != nil {
 		return out, fail.New(fail.Failed, "%w", err)

@@ -157,6 +157,9 @@ func nearest(word string, candidates []string) string {
 		bestDistance = 2
 	}
 	for _, c := range candidates {
+		if max(len(word)-len(c), len(c)-len(word)) >= bestDistance {
+			continue
+		}
 		if d := distance(word, c); d < bestDistance {
 			best, bestDistance = c, d
 		}
