@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 const schemaSQL = `
@@ -43,9 +44,9 @@ type Properties struct {
 // Builder writes a new catalogue. It is not safe for concurrent use. Equal calls
 // in equal order give equal files. Either Finish or Discard ends it.
 type Builder struct {
-	db             *DB
+	db             *sqlite.DB
 	file           string
-	insert, chunks *Stmt
+	insert, chunks *sqlite.Stmt
 	self           Counters
 }
 
@@ -54,7 +55,7 @@ func Create(file string) (*Builder, error) {
 	if _, err := os.Lstat(file); err == nil {
 		return nil, fmt.Errorf("creating catalogue %s: %w", file, os.ErrExist)
 	}
-	db, err := CreateDB(file)
+	db, err := sqlite.Create(file)
 	if err != nil {
 		return nil, fmt.Errorf("creating catalogue: %w", err)
 	}
@@ -266,7 +267,7 @@ func (b *Builder) Discard() {
 
 func (b *Builder) close() error {
 	var errs []error
-	for _, s := range []*Stmt{b.insert, b.chunks} {
+	for _, s := range []*sqlite.Stmt{b.insert, b.chunks} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}

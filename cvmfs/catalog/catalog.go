@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // Catalog is an open catalogue. It may be used by several goroutines.
@@ -17,8 +18,8 @@ type Catalog struct {
 	layout layout
 
 	mu         sync.Mutex // guards everything below: the engine takes one call at a time
-	db         *DB
-	statements map[string]*Stmt
+	db         *sqlite.DB
+	statements map[string]*sqlite.Stmt
 	nested     map[string]Nested // nil until first used
 }
 
@@ -78,7 +79,7 @@ func (c *Catalog) Objects(visit func(cvmfs.Hash, cvmfs.Suffix) error) error {
 // not change while it is open. Errors wrap cvmfs.ErrMalformed if the file is no
 // catalogue this package can read.
 func Open(file string) (*Catalog, error) {
-	db, err := OpenReadOnly(file)
+	db, err := sqlite.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("opening catalogue: %w", err)
 	}
@@ -87,7 +88,7 @@ func Open(file string) (*Catalog, error) {
 		_ = db.Close()
 		return nil, fmt.Errorf("opening catalogue: %w", err)
 	}
-	return &Catalog{layout: l, db: db, statements: make(map[string]*Stmt)}, nil
+	return &Catalog{layout: l, db: db, statements: make(map[string]*sqlite.Stmt)}, nil
 }
 
 // Close frees what the catalogue holds. No call may follow or be under way.

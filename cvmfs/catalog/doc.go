@@ -28,6 +28,5 @@
 // # Format
 //
 // CernVM-FS catalogue schema 2.5 revision 7, down to 2.4, and what of the schemas
-// before 2.0 can be read by looking at the columns. The engine is modernc.org/sqlite;
-// no other package talks to it.
+// before 2.0 can be read by looking at the columns.
 package catalog

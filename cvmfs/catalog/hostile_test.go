@@ -13,13 +13,14 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // forge builds a good catalogue and changes it with SQL.
 func forge(t testing.TB, statements ...string) string {
 	t.Helper()
 	file := build(t)
-	db, err := catalog.CreateDB(file)
+	db, err := sqlite.Create(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // layout is what one file offers, found by looking at its tables and columns:
@@ -40,7 +41,7 @@ const (
 	colCount
 )
 
-func readLayout(db *DB) (layout, error) {
+func readLayout(db *sqlite.DB) (layout, error) {
 	l := layout{columns: colCount, nested: make(map[string]string)}
 	tables := make(map[string]bool)
 	err := db.Query("SELECT type, name FROM sqlite_master", 2, func(row []driver.Value) error {
@@ -116,7 +117,7 @@ func orElse(have map[string]bool, column, value string) string {
 	return value
 }
 
-func columnsOf(db *DB, table string) (map[string]bool, error) {
+func columnsOf(db *sqlite.DB, table string) (map[string]bool, error) {
 	have := make(map[string]bool)
 	err := db.Query("SELECT name FROM pragma_table_info(?)", 1, func(row []driver.Value) error {
 		name, err := textOf(row[0])
@@ -128,7 +129,7 @@ func columnsOf(db *DB, table string) (map[string]bool, error) {
 
 // checkSchema refuses what the original refuses: schemas 2.0 to 2.3, which
 // never left development, and those after 2.5.
-func checkSchema(db *DB) error {
+func checkSchema(db *sqlite.DB) error {
 	text := ""
 	err := db.Query("SELECT value FROM properties WHERE key='schema'", 1, func(row []driver.Value) (err error) {
 		text, err = scalarText(row[0])

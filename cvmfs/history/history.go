@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
-	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // Names of the tags every publication moves.
@@ -37,7 +37,7 @@ type History struct {
 
 // Open reads a history file. Errors wrap cvmfs.ErrMalformed if it is none.
 func Open(file string) (*History, error) {
-	db, err := catalog.OpenReadOnly(file)
+	db, err := sqlite.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("opening history: %w", err)
 	}
@@ -49,7 +49,7 @@ func Open(file string) (*History, error) {
 	return h, nil
 }
 
-func (h *History) read(db *catalog.DB) error {
+func (h *History) read(db *sqlite.DB) error {
 	err := db.Query("SELECT count(*) FROM sqlite_master WHERE type NOT IN ('table','index')", 1, func(row []driver.Value) error {
 		if n, ok := row[0].(int64); !ok || n != 0 {
 			return fmt.Errorf("it has views or triggers: %w", cvmfs.ErrMalformed)

@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/micavm/mica/cvmfs"
-	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/history"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 func TestReadOriginal(t *testing.T) {
@@ -121,7 +121,7 @@ func TestHostile(t *testing.T) {
 		if err := history.Write(file, "a.example.org", cvmfs.SHA1.Sum(nil), sample()); err != nil {
 			t.Fatal(err)
 		}
-		db, err := catalog.CreateDB(file)
+		db, err := sqlite.Create(file)
 		if err != nil {
 			t.Fatal(err)
 		}

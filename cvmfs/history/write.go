@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/cvmfs"
-	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // The branch row comes first: both tables point at it.
@@ -31,7 +31,7 @@ func Write(file, repository string, previous cvmfs.Hash, tags []Tag) error {
 	if _, err := os.Lstat(file); err == nil {
 		return fmt.Errorf("writing history %s: %w", file, os.ErrExist)
 	}
-	db, err := catalog.CreateDB(file)
+	db, err := sqlite.Create(file)
 	if err != nil {
 		return fmt.Errorf("writing history: %w", err)
 	}
@@ -46,7 +46,7 @@ func Write(file, repository string, previous cvmfs.Hash, tags []Tag) error {
 	return nil
 }
 
-func write(db *catalog.DB, repository string, previous cvmfs.Hash, tags []Tag) error {
+func write(db *sqlite.DB, repository string, previous cvmfs.Hash, tags []Tag) error {
 	if err := db.Exec("BEGIN"); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 func (w *world) clock() time.Time { return w.now }
 
 func TestResign(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.write(t, "file", "x")
 	w.publish(t, nil)
@@ -75,6 +76,7 @@ func tagNames(t testing.TB, w *world) []string {
 }
 
 func TestTags(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.write(t, "file", "1")
 	w.publish(t, func(o *publish.Options) { o.Tag = "v1" })
@@ -110,6 +112,7 @@ func TestTags(t *testing.T) {
 }
 
 func TestCollect(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.tricky(t)
 	w.publish(t, func(o *publish.Options) { o.Tag = "v1"; o.NoGenericTag = true })
@@ -178,6 +181,7 @@ func TestCollect(t *testing.T) {
 }
 
 func TestCollectOriginal(t *testing.T) {
+	t.Parallel()
 	repo := cvmfstest.Small(t)
 	storage := filepath.Dir(repo.Dir)
 	c, err := publish.Collect(t.Context(), publish.CollectOptions{Storage: storage, Name: cvmfstest.Name, Keys: repo.Keys, Now: func() time.Time { return clock }})
@@ -189,6 +193,7 @@ func TestCollectOriginal(t *testing.T) {
 }
 
 func TestDiff(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.tricky(t)
 	first := w.publish(t, nil)

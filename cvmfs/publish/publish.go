@@ -158,8 +158,8 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if source == "/" {
-		source = ""
+	if err := apart(source, t.s.dir); err != nil {
+		return nil, err
 	}
 	base, err := openBase(t.s, t.g.dir, t.head.RootHash)
 	if err != nil {
@@ -225,6 +225,22 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 		o.Log.Warn(warning)
 	}
 	return result, nil
+}
+
+// apart makes sure that a repository is not published into itself, growing with
+// every publication.
+func apart(source, repository string) error {
+	real := func(path string) string {
+		if resolved, err := filepath.EvalSymlinks(path); err == nil {
+			return resolved
+		}
+		return path
+	}
+	relative, err := filepath.Rel(real(source), real(repository))
+	if err == nil && filepath.IsLocal(relative) {
+		return fmt.Errorf("source: it contains the repository itself, %s: %w", repository, ErrSource)
+	}
+	return nil
 }
 
 func (r *Result) countChanges(n *node) {

@@ -10,11 +10,12 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // write makes a new reflog file. Equal references give equal files.
 func (l *reflog) write(file, name string) error {
-	db, err := catalog.CreateDB(file)
+	db, err := sqlite.Create(file)
 	if err != nil {
 		return fmt.Errorf("writing reflog: %w", err)
 	}
@@ -28,7 +29,7 @@ func (l *reflog) write(file, name string) error {
 	return nil
 }
 
-func (l *reflog) fill(db *catalog.DB, name string) error {
+func (l *reflog) fill(db *sqlite.DB, name string) error {
 	for _, statement := range []string{
 		"BEGIN",
 		"CREATE TABLE refs (hash TEXT, type INTEGER, timestamp INTEGER, CONSTRAINT pk_refs PRIMARY KEY (hash))",
@@ -60,7 +61,7 @@ func (l *reflog) fill(db *catalog.DB, name string) error {
 }
 
 func readReflog(file, name string) (*reflog, error) {
-	db, err := catalog.OpenReadOnly(file)
+	db, err := sqlite.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("reading reflog: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -82,11 +81,11 @@ type scanner struct {
 // scan builds the tree of the source and compares it with the base revision.
 func (s *scanner) scan() (*node, error) {
 	var st unix.Stat_t
-	if err := unix.Stat(s.root, &st); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", s.root, err)
+	if err := unix.Stat(s.file(""), &st); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", s.file(""), err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return nil, fmt.Errorf("reading %s: %w", s.root, unix.ENOTDIR)
+		return nil, fmt.Errorf("reading %s: %w", s.file(""), unix.ENOTDIR)
 	}
 	s.device = st.Dev
 	root, err := s.node("", "", &st)
@@ -100,6 +99,14 @@ func (s *scanner) scan() (*node, error) {
 		return nil, err
 	}
 	return root, nil
+}
+
+// file is where a path of the repository is in the source.
+func (s *scanner) file(path string) string {
+	if s.root == "/" {
+		return "/" + strings.TrimPrefix(path, "/")
+	}
+	return s.root + path
 }
 
 func (s *scanner) warn(format string, args ...any) {
@@ -122,7 +129,7 @@ func (s *scanner) children(dir *node, path string) error {
 
 	var names []string
 	if dir.inode.dev == 0 { // not a mount point
-		entries, err := os.ReadDir(s.root + path)
+		entries, err := os.ReadDir(s.file(path))
 		if err != nil {
 			return fmt.Errorf("reading source: %w", err)
 		}
@@ -136,8 +143,8 @@ func (s *scanner) children(dir *node, path string) error {
 	for _, name := range names {
 		sub := path + "/" + name
 		var st unix.Stat_t
-		if err := unix.Lstat(s.root+sub, &st); err != nil {
-			return fmt.Errorf("reading source: lstat %s: %w", s.root+sub, err)
+		if err := unix.Lstat(s.file(sub), &st); err != nil {
+			return fmt.Errorf("reading source: lstat %s: %w", s.file(sub), err)
 		}
 		n, err := s.node(sub, name, &st)
 		if err != nil {
@@ -212,7 +219,7 @@ func (s *scanner) node(path, name string, st *unix.Stat_t) (*node, error) {
 	case e.IsRegular():
 		e.Size = st.Size
 	case e.IsSymlink():
-		target, err := os.Readlink(s.root + path)
+		target, err := os.Readlink(s.file(path))
 		if err != nil {
 			return nil, fmt.Errorf("reading source: %w", err)
 		}
@@ -239,7 +246,7 @@ const dirSize = 4096
 
 // xattrs reads the extended attributes that may be published.
 func (s *scanner) xattrs(path string) (map[string][]byte, error) {
-	file := s.root + path
+	file := s.file(path)
 	list, err := readGrowing(func(b []byte) (int, error) { return unix.Llistxattr(file, b) })
 	if err != nil || len(list) == 0 {
 		if errors.Is(err, unix.ENOTSUP) || err == nil {
@@ -313,9 +320,9 @@ func sameXattrs(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes
 // open opens a regular file of the source and makes sure it is the one that
 // was described.
 func (s *scanner) open(n *node, path string) (*os.File, error) {
-	f, err := os.OpenFile(s.root+path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
+	f, err := os.OpenFile(s.file(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
 	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner alone
-		f, err = os.OpenFile(s.root+path, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+		f, err = os.OpenFile(s.file(path), os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading source: %w", err)
@@ -330,7 +337,7 @@ func (s *scanner) open(n *node, path string) (*os.File, error) {
 func (s *scanner) unchanged(f *os.File, n *node, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("reading source: %s: %w", filepath.Join(s.root, path), err)
+		return fmt.Errorf("reading source: %s: %w", s.file(path), err)
 	}
 	if st.Mode != n.entry.Mode || st.Size != n.entry.Size || st.Mtim.Sec != n.entry.MTime || int32(st.Mtim.Nsec) != n.entry.MTimeNS { //nolint:gosec // below 1e9
 		return fmt.Errorf("source: %q changed while it was published: %w", path, ErrSource)

@@ -152,7 +152,7 @@ func (s *scanner) dirtab(root *node) (*dirtab, error) {
 	if n.entry.Size > maxDirtab {
 		return nil, fmt.Errorf("source: %s of %d bytes: %w", dirtabName, n.entry.Size, ErrSource)
 	}
-	text, err := os.ReadFile(s.root + "/" + dirtabName)
+	text, err := os.ReadFile(s.file("/" + dirtabName))
 	if err != nil {
 		return nil, fmt.Errorf("reading source: %w", err)
 	}

@@ -1,4 +1,4 @@
-package catalog
+package sqlite
 
 import (
 	"database/sql/driver"
@@ -8,16 +8,12 @@ import (
 	"net/url"
 	"path/filepath"
 
-	"modernc.org/sqlite"
+	engine "modernc.org/sqlite"
 
 	"github.com/micavm/mica/cvmfs"
 )
 
-// DB is one connection to an SQLite file. It speaks to the engine's driver
-// without the pool of database/sql: one connection per file and statements that
-// stay prepared are what a small machine can afford. Not safe for concurrent
-// use. It is exported for the history package and the publisher, which keep
-// other SQLite files of the format.
+// DB is one connection to an SQLite file. It is not safe for concurrent use.
 type DB struct {
 	conn driver.Conn
 	file string
@@ -27,24 +23,24 @@ type DB struct {
 const readPragmas = "&_pragma=query_only(1)&_pragma=trusted_schema(0)&_pragma=cell_size_check(1)" +
 	"&_pragma=mmap_size(0)&_pragma=cache_size(-256)&_pragma=temp_store(2)"
 
-// OpenReadOnly opens an SQLite file that nobody changes meanwhile.
-func OpenReadOnly(file string) (*DB, error) {
-	return openDB(file, "?mode=ro&immutable=1"+readPragmas)
+// Open opens an SQLite file that nobody changes meanwhile.
+func Open(file string) (*DB, error) {
+	return connect(file, "?mode=ro&immutable=1"+readPragmas)
 }
 
-// CreateDB makes a new SQLite file for writing, which must not exist. It has no
+// Create makes a new SQLite file for writing, which must not exist. It has no
 // journal while it is written: a file half made is thrown away.
-func CreateDB(file string) (*DB, error) {
-	return openDB(file, "?mode=rwc&_pragma=page_size(4096)&_pragma=journal_mode(off)&_pragma=synchronous(off)"+
+func Create(file string) (*DB, error) {
+	return connect(file, "?mode=rwc&_pragma=page_size(4096)&_pragma=journal_mode(off)&_pragma=synchronous(off)"+
 		"&_pragma=locking_mode(exclusive)&_pragma=temp_store(2)&_pragma=cache_size(-8192)&_pragma=foreign_keys(0)")
 }
 
-func openDB(file, query string) (*DB, error) {
+func connect(file, query string) (*DB, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := (&sqlite.Driver{}).Open("file:" + (&url.URL{Path: abs}).EscapedPath() + query)
+	conn, err := (&engine.Driver{}).Open("file:" + (&url.URL{Path: abs}).EscapedPath() + query)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -120,7 +116,7 @@ func (s *Stmt) Each(columns int, visit func(row []driver.Value) error, args ...d
 
 // classify tells a file that is no good from an operation that failed.
 func classify(err error) error {
-	var e *sqlite.Error
+	var e *engine.Error
 	if errors.As(err, &e) {
 		switch e.Code() & 0xff {
 		case codeCorrupt, codeNotADB, codeError, codeTooBig, codeMismatch, codeFormat:
