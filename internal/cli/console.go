@@ -18,6 +18,7 @@ import (
 const (
 	quitKey    = 0x1d // Ctrl-]
 	quietAfter = time.Second
+	enough     = 10 * time.Second
 )
 
 func newConsole(a *app) *cobra.Command {
@@ -28,7 +29,7 @@ func newConsole(a *app) *cobra.Command {
 
 Without a terminal, standard input goes to the console and what the console
 says to standard output, until the input has ended and the console has been
-quiet for a second.`,
+quiet for a second, or ten seconds have passed.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := a.fleet(nil)
@@ -59,7 +60,7 @@ func (a *app) converse(ctx context.Context, conn io.ReadWriteCloser, name string
 	go func() { over <- copyOut(a.Out, conn, spoke) }()
 	// Reading a terminal cannot be cut short: this one ends with the program.
 	go func() { typed <- copyIn(conn, a.In, raw) }()
-	var quiet <-chan time.Time
+	var quiet, late <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -73,12 +74,14 @@ func (a *app) converse(ctx context.Context, conn io.ReadWriteCloser, name string
 			if err != nil {
 				return fmt.Errorf("writing to the console of %q: %w", name, err)
 			}
-			typed, quiet = nil, time.After(quietAfter)
+			typed, quiet, late = nil, time.After(quietAfter), time.After(enough)
 		case <-spoke:
 			if quiet != nil {
 				quiet = time.After(quietAfter)
 			}
 		case <-quiet:
+			return nil
+		case <-late:
 			return nil
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -49,8 +49,10 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 	if err != nil {
 		return report, err
 	}
-	for _, w := range report.Warnings {
-		f.say("%s", w)
+	if !slices.Contains(report.Accel, o.Spec.Accel) { // who names a usable one knows what it costs
+		for _, w := range report.Warnings {
+			f.say("%s", w)
+		}
 	}
 	return report, f.checkPorts(o.Spec)
 }
@@ -91,8 +93,8 @@ func (f *Fleet) Create(ctx context.Context, o Order) (*Record, error) {
 			return nil, err
 		}
 	}
-	if err := h.save(h.spec().Dir); err != nil {
-		return nil, err
+	if err := f.note(h.Record, "complete", ""); err != nil {
+		return nil, noSpace(err)
 	}
 	u.Release()
 	return h.Record, nil
@@ -122,6 +124,7 @@ func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating %q: %w", spec.Name, err)
 	}
+	f.at("folder")
 	lock, err := newLock(fresh)
 	if err == nil {
 		err = r.save(fresh)
@@ -129,6 +132,7 @@ func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
 	for try := 0; err == nil; try++ {
 		err = os.Rename(fresh, spec.Dir) // fails where the name is taken: a machine's folder is never empty
 		if err == nil {
+			f.at("reserved")
 			return &held{Record: r, lock: lock}, nil
 		}
 		if _, serr := os.Stat(spec.Dir); serr != nil || try == 3 {
@@ -214,13 +218,4 @@ func (f *Fleet) furnish(ctx context.Context, h *held, o Order) error {
 	h.Instance.Handle = instance.Handle
 	h.Phase = PhaseCreated
 	return f.note(h.Record, "created", "")
-}
-
-// Context returns the context the machine was created with.
-func (f *Fleet) Context(name string) ([]byte, error) {
-	data, err := os.ReadFile(filepath.Join(f.Home.machine(name), contextFile))
-	if notThere(err) {
-		return nil, f.Home.unknown(name)
-	}
-	return data, err
 }

@@ -28,9 +28,9 @@ type Fleet struct {
 	Now      func() time.Time     // nil is time.Now
 	Rand     io.Reader            // nil is crypto/rand
 
-	// journalled runs after each entry of a journal is on disk: tests kill the
-	// process there.
-	journalled func(step string)
+	// reached runs after each entry of a journal is on disk, and between the
+	// steps of a removal: tests kill the process there.
+	reached func(step string)
 }
 
 func (f *Fleet) now() time.Time {
@@ -69,10 +69,14 @@ func (f *Fleet) note(r *Record, step, object string) error {
 	if err := r.save(r.spec().Dir); err != nil {
 		return err
 	}
-	if f.journalled != nil {
-		f.journalled(step)
-	}
+	f.at(step)
 	return nil
+}
+
+func (f *Fleet) at(step string) {
+	if f.reached != nil {
+		f.reached(step)
+	}
 }
 
 // Machine is one machine as List and Get see it.
@@ -407,6 +411,7 @@ func (f *Fleet) clear(ctx context.Context, h *held, dir string) error {
 			return fmt.Errorf("destroying %q: %w", name, err)
 		}
 	}
+	f.at("instance gone")
 	trash, err := os.MkdirTemp(f.Home.machines(), trashPrefix)
 	if err != nil {
 		return fmt.Errorf("destroying %q: %w", name, err)
@@ -415,6 +420,7 @@ func (f *Fleet) clear(ctx context.Context, h *held, dir string) error {
 		_ = os.Remove(trash)
 		return fmt.Errorf("destroying %q: %w", name, err)
 	}
+	f.at("in the trash")
 	if err := os.RemoveAll(trash); err != nil {
 		return fmt.Errorf("removing the folder of %q: %w", name, err)
 	}

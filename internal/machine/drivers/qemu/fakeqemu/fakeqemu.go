@@ -332,11 +332,15 @@ func (v *vm) greet(l net.Listener, guestPort string) {
 		}
 		go func() {
 			defer conn.Close() //nolint:errcheck // nothing to lose
-			v.mu.Lock()
-			up := v.guest.up() && v.status == "running"
-			v.mu.Unlock()
-			if up && guestPort == "22" {
-				_, _ = io.WriteString(conn, "SSH-2.0-fake\r\n")
+			for guestPort == "22" {
+				v.mu.Lock()
+				up := v.guest.up() && v.status == "running"
+				v.mu.Unlock()
+				if up {
+					_, _ = io.WriteString(conn, "SSH-2.0-fake\r\n")
+					break
+				}
+				time.Sleep(tick)
 			}
 			_, _ = conn.Read(make([]byte, 1))
 		}()
