@@ -227,58 +227,6 @@ func ParseIP(word string) (Config, error) {
 	return c, nil
 }
 
-// FromOpenNebula makes the static set-up of one interface from the variables of
-// an OpenNebula context.sh, in the original's defaults: address from the last
-// four bytes of the MAC, mask 255.255.255.0, router .1 on the first interface
-// only. ok is false if the context does not speak of this interface.
-//
-// Compat: cernvm-micro: scripts.d/02network, one_network.
-func FromOpenNebula(vars map[string]string, ifname, mac string) (c Config, ok bool) {
-	for n := range 32 {
-		prefix := fmt.Sprintf("ETH%d_", n)
-		if !strings.EqualFold(vars[prefix+"MAC"], mac) || mac == "" {
-			continue
-		}
-		c = Config{Interface: ifname, MAC: strings.ToLower(mac), Static: true}
-		own, err := parse4(vars[prefix+"IP"])
-		if err != nil {
-			hw, err := net.ParseMAC(mac)
-			if err != nil || len(hw) != 6 {
-				return Config{}, false
-			}
-			own = netip.AddrFrom4([4]byte(hw[2:6]))
-		}
-		bits := 24
-		if b, err := maskBits(vars[prefix+"MASK"]); err == nil {
-			bits = b
-		}
-		c.Address = netip.PrefixFrom(own, bits)
-		only := vars["GATEWAY_IFACE"]
-		if only == "" || only == fmt.Sprintf("%d", n) || only == fmt.Sprintf("eth%d", n) {
-			gw, err := parse4(vars[prefix+"GATEWAY"])
-			if err == nil {
-				c.Gateway = gw
-			} else if n == 0 {
-				base := own.As4()
-				base[3] = 1
-				c.Gateway = netip.AddrFrom4(base)
-			}
-		}
-		for _, text := range strings.Fields(vars[prefix+"DNS"] + " " + vars["DNS"]) {
-			if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(c.DNS, a) && len(c.DNS) < mostServers {
-				c.DNS = append(c.DNS, a)
-			}
-		}
-		for _, name := range strings.Fields(vars[prefix+"SEARCH_DOMAIN"] + " " + vars["SEARCH_DOMAIN"]) {
-			if ValidName(name) && !slices.Contains(c.Search, name) {
-				c.Search = append(c.Search, name)
-			}
-		}
-		return c, true
-	}
-	return Config{}, false
-}
-
 func parse4(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || !a.Is4() {
