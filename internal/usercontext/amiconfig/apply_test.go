@@ -59,7 +59,7 @@ func tree(t testing.TB, files map[string]string) string {
 func open(t testing.TB, dir string, runner guest.Runner) *guest.Root {
 	t.Helper()
 	root, err := guest.Open(guest.Options{
-		Dir: dir, Runner: runner, Rand: rand.NewChaCha8([32]byte{1}),
+		Dir: dir, Runner: runner, Volatile: true, Rand: rand.NewChaCha8([32]byte{1}),
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	})
 	if err != nil {

@@ -24,7 +24,7 @@ func old(t *testing.T, dir string, env map[string]string, args ...string) (code 
 			if options.Runner != nil {
 				options.Runner = shellOnly{t, dir}
 			}
-			options.Owners = false
+			options.Owners, options.Volatile = false, true
 			if _, ok := options.HTTP.(*http.Client); ok {
 				options.HTTP = nil
 			}

@@ -51,11 +51,14 @@ func (s sections) find(name string) plugins.Section {
 // disabled_plugins of either (amiconfig: rpath/amiconfig/ami.py). rootsshkeys is
 // always on; cernvm is on where its section is and no plugins are named, as in
 // the images of the original.
-func enabled(root *guest.Root, file string, s sections, table []plugins.Plugin) map[string]bool {
+//
+// Differs: hostname is on where the platform names the machine.
+func enabled(root *guest.Root, file, platformName string, s sections, table []plugins.Plugin) map[string]bool {
 	on := map[string]bool{}
 	for _, p := range table {
 		on[p.Name] = p.Always
 	}
+	on["hostname"] = platformName != ""
 	blacklist := map[string]bool{}
 	if file == "" {
 		file = defaultConfig

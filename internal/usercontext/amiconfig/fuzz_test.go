@@ -30,7 +30,7 @@ func FuzzApply(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		root, err := guest.Open(guest.Options{Dir: dir, Pretend: true, Rand: rand.NewChaCha8([32]byte{}), Now: func() time.Time { return time.Unix(0, 0) }})
+		root, err := guest.Open(guest.Options{Dir: dir, Pretend: true, Volatile: true, Rand: rand.NewChaCha8([32]byte{}), Now: func() time.Time { return time.Unix(0, 0) }})
 		if err != nil {
 			t.Fatal(err)
 		}

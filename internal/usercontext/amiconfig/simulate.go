@@ -115,7 +115,7 @@ func Simulate(ctx context.Context, userData []byte, meta Input) (Simulation, err
 		}
 	}
 	root, err := guest.Open(guest.Options{
-		Dir: dir, Pretend: true, Rand: rand.NewChaCha8([32]byte{}),
+		Dir: dir, Pretend: true, Volatile: true, Rand: rand.NewChaCha8([32]byte{}),
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) },
 	})
 	if err != nil {

@@ -178,7 +178,7 @@ func (r *Root) replace(at string, data []byte, a Attr) error {
 		if err := f.Chmod(a.Mode); err != nil {
 			return err
 		}
-		if r.options.Pretend { // a tree that is thrown away
+		if r.options.Volatile {
 			return nil
 		}
 		return f.Sync()

@@ -52,7 +52,7 @@ func FuzzEnsureAccount(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		root, err := Open(Options{Dir: dir, Pretend: true})
+		root, err := Open(Options{Dir: dir, Volatile: true})
 		if err != nil {
 			t.Fatal(err)
 		}

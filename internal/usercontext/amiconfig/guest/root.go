@@ -68,6 +68,9 @@ type Options struct {
 	// Owners says to hand files to their owners, which needs root; without it
 	// owners are recorded only.
 	Owners bool
+	// Volatile says that files need not survive a loss of power: for trees that
+	// are thrown away.
+	Volatile bool
 }
 
 // Root is the operating system below one directory. Make it with Open.

@@ -111,7 +111,7 @@ func tell(t *testing.T, story *txtar.Archive, system, name string) []txtar.File 
 		}
 	}
 	root, err := guest.Open(guest.Options{
-		Dir: dir, Runner: nothing{}, HTTP: answers{}, Dial: dial,
+		Dir: dir, Runner: nothing{}, Volatile: true, HTTP: answers{}, Dial: dial,
 		Now: func() time.Time { return time.Unix(1_700_000_000, 0) }, Rand: rand.NewChaCha8([32]byte{7}),
 	})
 	if err != nil {
