@@ -42,9 +42,9 @@ type ramdisk struct {
 	bundle    []byte            // certificate authorities, nil for none
 }
 
-// entries lays the initramfs out.
-func (r ramdisk) entries() []cpio.Entry {
-	var list []cpio.Entry
+// entries lays the initramfs out: everything but the kernel's modules, and
+// those.
+func (r ramdisk) entries() (list, mods []cpio.Entry) {
 	file := func(p string, mode fs.FileMode, data []byte) {
 		list = append(list, cpio.Entry{Path: p, Mode: mode, Data: data})
 	}
@@ -95,12 +95,12 @@ func (r ramdisk) entries() []cpio.Entry {
 
 	tree := path.Join("lib/modules", r.kernel.release)
 	for _, m := range r.kernel.modules.Modules {
-		file(path.Join(tree, m.Path), 0o644, m.Data)
+		mods = append(mods, cpio.Entry{Path: path.Join(tree, m.Path), Mode: 0o644, Data: m.Data})
 	}
 	for name, data := range r.kernel.modules.Index() {
-		file(path.Join(tree, name), 0o644, data)
+		mods = append(mods, cpio.Entry{Path: path.Join(tree, name), Mode: 0o644, Data: data})
 	}
-	return list
+	return list, mods
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -59,12 +59,12 @@ var bootSet = []string{
 	"virtio_pci", "virtio_blk", "virtio_net", "virtio_scsi", "virtio_console", "virtio_rng", "virtio_balloon", "virtio_mmio",
 	"9p", "9pnet_virtio", "virtiofs", "qemu_fw_cfg",
 	// disks and CD drives
-	"ata_piix", "ata_generic", "ahci", "nvme", "sd_mod", "sr_mod", "floppy", "mptspi", "mptsas",
+	"ata_piix", "ata_generic", "ahci", "nvme", "sd_mod", "sr_mod", "floppy", "mptspi",
 	// file systems
 	"ext4", "crc32c_generic", "crc32c_intel", "isofs", "udf", "vfat", "nls_cp437", "nls_ascii", "nls_utf8", "nls_iso8859_1",
-	"fuse", "overlay", "loop", "squashfs",
+	"fuse", "overlay", "loop",
 	// network cards that hypervisors emulate
-	"e1000", "e1000e", "8139cp", "8139too", "pcnet32", "r8169", "ne2k_pci", "ixgbevf",
+	"e1000", "e1000e", "8139cp", "8139too", "pcnet32",
 	// VMware, Hyper-V, Xen, VirtualBox, Amazon, Google
 	"vmxnet3", "vmw_pvscsi", "hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "hv_balloon", "hyperv_keyboard", "hid_hyperv",
 	"xen_blkfront", "xen_netfront", "vboxguest", "vboxsf", "ena", "gve",

@@ -47,6 +47,15 @@ func (r *ramdisk) takeBusybox(ctx context.Context, name string) error {
 	return err
 }
 
+func (p *packer) take(ctx context.Context, name string) error {
+	files, err := read(ctx, name, func(p string) bool { return path.Base(p) == "xz" })
+	if err != nil {
+		return err
+	}
+	p.program, err = files.find("xz", programDirs...)
+	return err
+}
+
 // takeCAs joins the certificates of the package into one bundle.
 func (r *ramdisk) takeCAs(ctx context.Context, name string) error {
 	files, err := read(ctx, name, func(p string) bool {
