@@ -51,7 +51,7 @@ func (a *app) readFile(name string) ([]byte, error) {
 		case err != nil:
 			return nil, fmt.Errorf("reading context: %w", err)
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, limit))

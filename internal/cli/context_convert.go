@@ -30,6 +30,9 @@ then 3: the result does part of what the context did.`
 		Example: "  mica context convert --to=cloud-config worker.context --out=user-data",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if to == "" {
+				return fail.New(fail.Usage, "no form to convert to").Hint("pass --to; see 'mica context convert --help'")
+			}
 			l, err := a.loadContext(args[0], &password)
 			if err != nil {
 				return err
@@ -56,9 +59,6 @@ then 3: the result does part of what the context did.`
 	cmd.Flags().StringVar(&to, "to", "", "the form (required)")
 	outFlags(cmd, &out, &force)
 	password.add(cmd)
-	if err := cmd.MarkFlagRequired("to"); err != nil {
-		panic(err) // the flag is defined above
-	}
 	return cmd
 }
 

@@ -33,6 +33,9 @@ machine applies a changed context anew.`,
 		Example: "  mica context iso examples/demo.context --out demo-context.iso",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if out == "" {
+				return fail.New(fail.Usage, "no image to write").Hint("pass --out IMAGE")
+			}
 			l, err := a.loadContext(args[0], &password)
 			if err != nil {
 				return err
@@ -70,8 +73,5 @@ machine applies a changed context anew.`,
 	flags.StringVar(&keyFile, "ssh-key", "", "file with public SSH keys for root")
 	outFlags(cmd, &out, &force)
 	password.add(cmd)
-	if err := cmd.MarkFlagRequired("out"); err != nil {
-		panic(err) // the flag is defined above
-	}
 	return cmd
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"crypto/rand"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +32,7 @@ decrypt it before it is delivered.`,
 			if secret == "" {
 				return fail.New(fail.Usage, "the password is empty")
 			}
-			sealed, err := convert.Seal(data, secret, io.Reader(rand.Reader))
+			sealed, err := convert.Seal(data, secret, rand.Reader)
 			if err != nil {
 				return err
 			}

@@ -30,24 +30,44 @@ func TestParseBlock(t *testing.T) {
 		rules    []string
 	}{
 		{name: "none", in: "x=1\n", want: keys{}},
-		{"plain", "a\n[ucernvm-begin]\ncvmfs_branch=x.cern.ch\n[ucernvm-end]\nb=2\n", true,
-			keys{"cvmfs_branch": "x.cern.ch"}, []string{"CVMFS_BRANCH=x.cern.ch"}, nil},
-		{"words become digits", "[ucernvm-begin]\na=On\nb=FALSE\nc=\"TRUE\"\n[ucernvm-end]\n", true,
-			keys{"a": "On", "b": "FALSE", "c": "TRUE"}, []string{"A=1", "B=0", `C="TRUE"`}, nil},
+		{
+			"plain", "a\n[ucernvm-begin]\ncvmfs_branch=x.cern.ch\n[ucernvm-end]\nb=2\n", true,
+			keys{"cvmfs_branch": "x.cern.ch"},
+			[]string{"CVMFS_BRANCH=x.cern.ch"},
+			nil,
+		},
+		{
+			"words become digits", "[ucernvm-begin]\na=On\nb=FALSE\nc=\"TRUE\"\n[ucernvm-end]\n", true,
+			keys{"a": "On", "b": "FALSE", "c": "TRUE"},
+			[]string{"A=1", "B=0", `C="TRUE"`},
+			nil,
+		},
 		{"last wins", "[ucernvm-begin]\na=1\nA=2\n[ucernvm-end]\n", true, keys{"a": "2"}, []string{"A=1", "A=2"}, nil},
 		{"end first", "[ucernvm-end]\n[ucernvm-begin]\na=1\n", false, keys{}, nil, []string{"U004", "U004"}},
-		{"second block", "[ucernvm-begin]\na=1\n[ucernvm-end]\n[ucernvm-begin]\nb=2\n[ucernvm-end]\n", true,
-			keys{"a": "1"}, []string{"A=1"}, []string{"U004"}},
-		{"no end marker", "[ucernvm-begin]\na=1\n[cernvm]\nproxy=x\n", true,
-			keys{"a": "1", "proxy": "x"}, []string{"A=1", "PROXY=x"}, []string{"U004"}},
+		{
+			"second block", "[ucernvm-begin]\na=1\n[ucernvm-end]\n[ucernvm-begin]\nb=2\n[ucernvm-end]\n", true,
+			keys{"a": "1"},
+			[]string{"A=1"},
+			[]string{"U004"},
+		},
+		{
+			"no end marker", "[ucernvm-begin]\na=1\n[cernvm]\nproxy=x\n", true,
+			keys{"a": "1", "proxy": "x"},
+			[]string{"A=1", "PROXY=x"},
+			[]string{"U004"},
+		},
 		{"no line end", "[ucernvm-begin]\na=1\nb=2", true, keys{"a": "1", "b": "2"}, []string{"A=1", ""}, []string{"U002", "U004"}},
 		{"blanks", "[ucernvm-begin]\na = 1\n[ucernvm-end]\n", true, keys{"a": "1"}, []string{"A = 1"}, []string{"U002"}},
 		{"comment", "[ucernvm-begin]\n# a=b\n#c\n[ucernvm-end]\n", true, keys{}, nil, []string{"U002"}},
 		{"no separator", "[ucernvm-begin]\nfoo\n\n[ucernvm-end]\n", true, keys{}, nil, []string{"U002"}},
 		{"carriage returns", "[ucernvm-begin]\r\na=1\r\n[ucernvm-end]\r\n", true, keys{"a": "1"}, []string{""}, []string{"U004", "U004"}},
 		{"begin again", "[ucernvm-begin]\n[ucernvm-begin]\na=1\n[ucernvm-end]\n", true, keys{"a": "1"}, []string{"A=1"}, []string{"U004"}},
-		{"quotes", "[ucernvm-begin]\na=\"x|y;z\"\nb='q'\nc=\"\n[ucernvm-end]\n", true, keys{"a": "x|y;z", "b": "q", "c": `"`},
-			[]string{`A="x|y;z"`, "B='q'", `C="`}, nil},
+		{
+			"quotes", "[ucernvm-begin]\na=\"x|y;z\"\nb='q'\nc=\"\n[ucernvm-end]\n", true,
+			keys{"a": "x|y;z", "b": "q", "c": `"`},
+			[]string{`A="x|y;z"`, "B='q'", `C="`},
+			nil,
+		},
 	} {
 		b := ParseBlock([]byte(tc.in))
 		var original []string
@@ -105,15 +125,23 @@ func TestBootKeys(t *testing.T) {
 		rules []string
 	}{
 		{"nothing", ParseBlock(nil), BootKeys{UseGlideinWMS: true}, nil},
-		{"all", block("resize_rootfs=off", "use_boothd=TRUE", `cvmfs_http_proxy="a|b;DIRECT"`, "cvmfs_pac_urls=u", "cvmfs_server=h1, h2,", "cvmfs_cdn=c", "cvmfs_branch=r.x",
-			"cvmfs_tag=t", "cernvm_path=/cvm4/", "cvmfs_wait_on_squid=5", "cernvm_inject="+base64.StdEncoding.EncodeToString([]byte(archive)), "useglideinWMS=no",
-			"cvm_cluster_pin=p", "cvm_service_url=s", "cvm_cluster_master=1", "swap_size=auto"),
-			BootKeys{ResizeRootfs: &no, UseBootHD: &yes, HTTPProxy: "a|b;DIRECT", PACURLs: "u", Servers: []string{"h1", "h2"}, CDN: []string{"c"}, Branch: "r.x", Tag: "t", Path: "cvm4",
-				WaitOnSquid: 5 * time.Second, Inject: []byte(archive), ClusterPin: "p", ServiceURL: "s", ClusterMaster: true, SwapSize: "auto"}, nil},
+		{
+			"all", block("resize_rootfs=off", "use_boothd=TRUE", `cvmfs_http_proxy="a|b;DIRECT"`, "cvmfs_pac_urls=u", "cvmfs_server=h1, h2,", "cvmfs_cdn=c", "cvmfs_branch=r.x",
+				"cvmfs_tag=t", "cernvm_path=/cvm4/", "cvmfs_wait_on_squid=5", "cernvm_inject="+base64.StdEncoding.EncodeToString([]byte(archive)), "useglideinWMS=no",
+				"cvm_cluster_pin=p", "cvm_service_url=s", "cvm_cluster_master=1", "swap_size=auto"),
+			BootKeys{
+				ResizeRootfs: &no, UseBootHD: &yes, HTTPProxy: "a|b;DIRECT", PACURLs: "u", Servers: []string{"h1", "h2"}, CDN: []string{"c"}, Branch: "r.x", Tag: "t", Path: "cvm4",
+				WaitOnSquid: 5 * time.Second, Inject: []byte(archive), ClusterPin: "p", ServiceURL: "s", ClusterMaster: true, SwapSize: "auto",
+			},
+			nil,
+		},
 		{"no CDN", block("cvmfs_cdn=None"), BootKeys{NoCDN: true, UseGlideinWMS: true}, nil},
 		{"a name that looks like a boolean", block("cernvm_path=on"), BootKeys{Path: "on", UseGlideinWMS: true}, nil},
-		{"bad values", block("resize_rootfs=maybe", "cvmfs_wait_on_squid=soon", "cernvm_inject=@@", "cvmfs_branch=r"),
-			BootKeys{Branch: "r", UseGlideinWMS: true}, []string{"U005", "U005", "U006"}},
+		{
+			"bad values", block("resize_rootfs=maybe", "cvmfs_wait_on_squid=soon", "cernvm_inject=@@", "cvmfs_branch=r"),
+			BootKeys{Branch: "r", UseGlideinWMS: true},
+			[]string{"U005", "U005", "U006"},
+		},
 	} {
 		got, problems := tc.block.BootKeys()
 		if diff := cmp.Diff(tc.want, got); diff != "" || !cmp.Equal(tc.rules, rules(problems)) {

@@ -56,8 +56,10 @@ const (
 
 // String names the kind as people call it.
 func (k Kind) String() string {
-	names := []string{"nothing", "context", "script", "cloud-config", "cloud-config archive", "cloud-config patch",
-		"boot hook", "part handler", "include list", "template", "unknown"}
+	names := []string{
+		"nothing", "context", "script", "cloud-config", "cloud-config archive", "cloud-config patch",
+		"boot hook", "part handler", "include list", "template", "unknown",
+	}
 	if int(k) < len(names) {
 		return names[k]
 	}

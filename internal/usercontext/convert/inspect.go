@@ -85,9 +85,9 @@ func (i Info) Print(w io.Writer) error {
 	}
 	fmt.Fprintf(&out, "\nsha256 %s\n%d bytes when compressed, %d as base64\n", i.SHA256, i.Gzip, i.Base64)
 	tw := tabwriter.NewWriter(&out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "\nLINE\tBYTES\tKIND\tTYPE\tNAME")
+	_, _ = fmt.Fprintln(tw, "\nLINE\tBYTES\tKIND\tTYPE\tNAME")
 	for _, p := range i.Parts {
-		fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\n", p.Line, p.Bytes, p.Kind, strings.TrimSpace(p.Type+" "+p.Encoding), p.Filename)
+		_, _ = fmt.Fprintf(tw, "%d\t%d\t%s\t%s\t%s\n", p.Line, p.Bytes, p.Kind, strings.TrimSpace(p.Type+" "+p.Encoding), p.Filename)
 	}
 	if err := tw.Flush(); err != nil {
 		return err

@@ -85,8 +85,10 @@ func TestDifferences(t *testing.T) {
 		{"python", "#!/usr/bin/python3\n", []string{"its interpreter is no shell", "runs the script as root, at the end of the first boot"}},
 		{"services", "[cernvm]\nservices=a,b\ncontextualization_command=me:run it\n", []string{"starts the services a, b (at every boot", "runs as me: run it"}},
 		{"compressed part", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: text/ucernvm\nContent-Transfer-Encoding: base64\n\nW3VjZXJudm0tYmVnaW5dCmN2bWZzX3RhZz14Clt1Y2Vybm0tZW5kXQo=\n--B--\n", []string{"MIME with 1 parts: ucernvm", "snapshot named x", "because the part is encoded"}},
-		{"cloud-init's types", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: text/cloud-boothook\n\n#cloud-boothook\n--B\nContent-Type: text/cloud-config\n\n#cloud-config\n--B\nContent-Type: text/x-include-url\n\nhttp://x\n--B\nContent-Type: text/x-shellscript-per-boot\n\n#!/bin/sh\n--B--\n",
-			[]string{"runs the hook early (at every boot", "applies the cloud-config", "fetches what the list", "runs the script as root (at every boot"}},
+		{
+			"cloud-init's types", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: text/cloud-boothook\n\n#cloud-boothook\n--B\nContent-Type: text/cloud-config\n\n#cloud-config\n--B\nContent-Type: text/x-include-url\n\nhttp://x\n--B\nContent-Type: text/x-shellscript-per-boot\n\n#!/bin/sh\n--B--\n",
+			[]string{"runs the hook early (at every boot", "applies the cloud-config", "fetches what the list", "runs the script as root (at every boot"},
+		},
 		{"mention of MIME", "#!/bin/sh\n# MIME-Version: 1.0\nexit\n", []string{"takes the context for a MIME message"}},
 	} {
 		got := text(t, tc.name, []byte(tc.in), Options{})

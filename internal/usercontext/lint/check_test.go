@@ -123,8 +123,10 @@ func examples(t testing.TB) []example {
 		{"proxy in quotes", block(`cvmfs_http_proxy="http://a:1|http://b:1;DIRECT"`), nil},
 		{"T18 blanks in the block", block("cvmfs_server = h"), []finding{{"U002", 2, "blanks"}}},
 		{"T19 carriage returns in the block", "[ucernvm-begin]\r\ncvmfs_tag=x\r\n[ucernvm-end]\r\n", []finding{{"U004", 1, "carriage return"}, {"Z002", 1, ""}, {"U004", 3, ""}}},
-		{"T20 dead keys", "[amiconfig]\nplugins=cernvm\ndisabed_plugins=squid\n[cernvm]\ngroup_profile=x\nconfig_url=http://x/\n" + block("cvmfs_path=cvm4"),
-			[]finding{{"I004", 3, "misprint"}, {"I009", 5, ""}, {"I009", 6, ""}, {"U001", 8, "cvmfs_path"}}},
+		{
+			"T20 dead keys", "[amiconfig]\nplugins=cernvm\ndisabed_plugins=squid\n[cernvm]\ngroup_profile=x\nconfig_url=http://x/\n" + block("cvmfs_path=cvm4"),
+			[]finding{{"I004", 3, "misprint"}, {"I009", 5, ""}, {"I009", 6, ""}, {"U001", 8, "cvmfs_path"}},
+		},
 		{"T20 sections of other names", "[amiconfig]\nplugins=ldap\n[ldap]\nbase=x\n", []finding{{"I003", 2, "ldap"}, {"I001", 3, "ldap"}}},
 		{"T21 second block", block("cvmfs_tag=x") + block("cvmfs_branch=y"), []finding{{"U004", 4, "second block"}}},
 		{"T21 end without begin", "[ucernvm-end]\n" + block("cvmfs_tag=x"), []finding{{"U004", 1, "before any begin"}, {"U004", 2, "second"}}},
