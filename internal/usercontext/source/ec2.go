@@ -65,7 +65,7 @@ func (c *ec2Client) newToken(ctx context.Context) error {
 		return nil
 	case hasStatus(err, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented):
 		if c.s.word("imds") == "v2" {
-			return fmt.Errorf("imds=v2 is asked for, but there are no tokens: %w", err)
+			return fmt.Errorf("imds=v2 is asked for, but there are no tokens: %v", err) //nolint:errorlint // a refusal here is not "nothing"
 		}
 		return nil
 	}
