@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 	"golang.org/x/sys/unix"
 )
@@ -168,17 +167,10 @@ func Unpack(file string, r io.Reader) ([]byte, error) {
 			return nil, err
 		}
 		plain = z
-	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(largest))
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		plain = z
 	case ".ko":
 		plain = r
 	default:
-		return nil, fmt.Errorf("unknown compression of a kernel module: %q", filepath.Base(file))
+		return nil, fmt.Errorf("the kernel does not unpack modules, and no way is known to unpack %q", filepath.Base(file))
 	}
 	var out bytes.Buffer
 	n, err := io.Copy(&out, io.LimitReader(plain, largest+1))

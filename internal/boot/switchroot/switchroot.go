@@ -1,7 +1,7 @@
 package switchroot
 
 import (
-	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -91,18 +91,53 @@ func interpreter(file string) (string, error) {
 		}
 		return "", errors.New("a script without an interpreter")
 	}
-	program, err := elf.NewFile(f)
-	if err != nil {
+	return elfInterpreter(f, head)
+}
+
+// elfInterpreter reads the name of the dynamic linker from the program headers
+// (elf(5)); none is a static program. The standard library's reader of such files
+// would bring debuggers' formats into the guest binary, which has no use for them.
+func elfInterpreter(r io.ReaderAt, head []byte) (string, error) {
+	const ptInterp, longest, mostHeaders = 3, 4096, 512
+	if len(head) < 64 || string(head[:4]) != "\x7fELF" {
 		return "", errors.New("neither a program nor a script")
 	}
-	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP && p.Filesz < 4096 {
-			text := make([]byte, p.Filesz)
-			if _, err := p.ReadAt(text, 0); err != nil {
-				return "", fmt.Errorf("reading it: %w", err)
-			}
-			return strings.TrimRight(string(text), "\x00"), nil
+	var order binary.ByteOrder = binary.LittleEndian
+	if head[5] == 2 {
+		order = binary.BigEndian
+	}
+	is64 := head[4] == 2
+	offset, size, count := int64(order.Uint32(head[28:])), int(order.Uint16(head[42:])), int(order.Uint16(head[44:]))
+	if is64 {
+		offset, size, count = int64(order.Uint64(head[32:])), int(order.Uint16(head[54:])), int(order.Uint16(head[56:])) //nolint:gosec // checked below
+	}
+	least := 32
+	if is64 {
+		least = 56
+	}
+	if size < least || size > longest || count > mostHeaders || offset < 0 {
+		return "", errors.New("a program with damaged headers")
+	}
+	h := make([]byte, size)
+	for i := range count {
+		if _, err := r.ReadAt(h, offset+int64(i*size)); err != nil {
+			return "", errors.New("a program with damaged headers")
 		}
+		if order.Uint32(h) != ptInterp {
+			continue
+		}
+		at, n := int64(order.Uint32(h[4:])), int64(order.Uint32(h[16:]))
+		if is64 {
+			at, n = int64(order.Uint64(h[8:])), int64(order.Uint64(h[32:])) //nolint:gosec // checked below
+		}
+		if at < 0 || n < 0 || n > longest {
+			return "", errors.New("a program with damaged headers")
+		}
+		text := make([]byte, n)
+		if _, err := r.ReadAt(text, at); err != nil {
+			return "", errors.New("a program with damaged headers")
+		}
+		return strings.TrimRight(string(text), "\x00"), nil
 	}
 	return "", nil
 }

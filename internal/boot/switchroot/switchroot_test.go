@@ -1,7 +1,10 @@
 package switchroot
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -45,7 +48,7 @@ func TestFindInit(t *testing.T) {
 		{"empty tree", func(string) {}, "", "/sbin/init: no such file"},
 		{"script", func(d string) {
 			write(t, d+"/sbin/init", sh, 0o755)
-			write(t, d+"/bin/sh", "\x7fELF", 0o755)
+			write(t, d+"/bin/sh", "x", 0o755)
 		}, "/sbin/init", ""},
 		{"script without its shell", func(d string) { write(t, d+"/sbin/init", sh, 0o755) }, "", "needs /bin/sh"},
 		{"not executable", func(d string) { write(t, d+"/sbin/init", sh, 0o644) }, "", "not an executable file"},
@@ -75,6 +78,41 @@ func TestFindInit(t *testing.T) {
 			t.Errorf("%s: FindInit = %v, want ErrNoInit with %q", tc.name, err, tc.part)
 		}
 	}
+}
+
+// TestElfInterpreter compares with the standard library's reader, which only
+// tests may import.
+func TestElfInterpreter(t *testing.T) {
+	for _, file := range []string{"/bin/sh", "/bin/busybox", os.Args[0], "/usr/bin/qemu-system-x86_64"} {
+		program, err := elf.Open(file)
+		if err != nil {
+			continue
+		}
+		want := ""
+		for _, p := range program.Progs {
+			if p.Type == elf.PT_INTERP {
+				text, err := io.ReadAll(p.Open())
+				if err != nil {
+					t.Fatal(err)
+				}
+				want = strings.TrimRight(string(text), "\x00")
+			}
+		}
+		_ = program.Close()
+		if got, err := interpreter(file); got != want || err != nil {
+			t.Errorf("interpreter(%s) = %q, %v; want %q", file, got, err, want)
+		}
+	}
+}
+
+func FuzzElfInterpreter(f *testing.F) {
+	if data, err := os.ReadFile("/bin/true"); err == nil {
+		f.Add(data[:min(len(data), 4096)])
+	}
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		_, _ = elfInterpreter(bytes.NewReader(data), data[:min(len(data), 256)])
+	})
 }
 
 func TestFindInitOfThisSystem(t *testing.T) {
