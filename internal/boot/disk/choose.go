@@ -140,7 +140,7 @@ func decide(devices []Device, d Device, c claim, p Preferences) Choice {
 		choice.Action = Reuse
 	case c == bootDiskFirst || c == bootDiskLast:
 		choice.Action, choice.Device, choice.Free, choice.Forced = Append, Device{}, d.Free, p.UseBootHD
-	case d.Kind == Disk && !d.Content.Known():
+	case d.Kind == Disk && !d.Content.Known() && !d.marked:
 		choice.Action, choice.Device = Partition, Device{}
 	default:
 		choice.Action = Format
@@ -244,7 +244,7 @@ func judgeDisk(d Device, p Preferences) verdict {
 	switch {
 	case d.Boot:
 		return judgeBoot(d, p)
-	case d.Unfinished && !d.Content.Known():
+	case d.Unfinished && (d.marked || !d.Content.Known()):
 		return verdict{claim: unfinished}
 	case d.Content.Known():
 		return judgeEphemeral(d, p)

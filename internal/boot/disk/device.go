@@ -44,6 +44,7 @@ type Device struct {
 	// Unfinished says that an earlier Prepare was stopped half-way on exactly
 	// this device, a partition or a whole disk, and nobody has used it since.
 	Unfinished bool
+	marked     bool // by an intent; else it is a half-written partition table
 
 	// Boot says that the device has the sentinel of a boot partition, or is a
 	// disk with such a partition.

@@ -91,6 +91,9 @@ func TestPrepare(t *testing.T) {
 	}
 }
 
+// onEC2 are preferences that let a listed ephemeral disk be used.
+var onEC2 = Preferences{Platform: "ec2", Ephemeral: []string{"sdb"}}
+
 var errPlug = errors.New("somebody pulled the plug")
 
 // TestPulledPlug stops the first boot at every change, before it and in the
@@ -102,6 +105,7 @@ func TestPulledPlug(t *testing.T) {
 		"blank disk": func(m *machine) { m.disk("sda", diskSize) },
 		"boot GPT":   func(m *machine) { m.image("sda", gpt.GPT, diskSize) },
 		"boot MBR":   func(m *machine) { m.image("sda", gpt.MBR, diskSize) },
+		"ephemeral":  func(m *machine) { m.run("mke2fs", "-q", "-F", "-t", "ext3", m.disk("xvdb", diskSize)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			steps := countSteps(t, set)
@@ -111,11 +115,11 @@ func TestPulledPlug(t *testing.T) {
 					set(m)
 					what := m.pull(n, torn)
 					m.down()
-					_, u, err := m.boot(Preferences{}, m.worker())
+					_, u, err := m.boot(onEC2, m.worker())
 					if err != nil {
 						t.Fatalf("stopped at %s (torn %v), the next boot: %v", what, torn, err)
 					}
-					m.verify(Preferences{}, u)
+					m.verify(onEC2, u)
 				}
 			}
 		})
@@ -157,7 +161,7 @@ func (m *machine) pull(n int, torn bool) (what string) {
 		m.write(path, 0, make([]byte, 4096))
 		return nil, 0, errPlug
 	}
-	_, _, err := m.boot(Preferences{}, w)
+	_, _, err := m.boot(onEC2, w)
 	if !errors.Is(err, errPlug) {
 		m.t.Fatalf("boot that stops at %s (torn %v) = %v", now, torn, err)
 	}
@@ -171,7 +175,7 @@ func countSteps(t *testing.T, set func(*machine)) int {
 	w := m.worker()
 	var steps []string
 	w.before = func(what string) error { steps = append(steps, what); return nil }
-	if _, _, err := m.boot(Preferences{}, w); err != nil {
+	if _, _, err := m.boot(onEC2, w); err != nil {
 		t.Fatalf("boot = %v", err)
 	}
 	for _, want := range []string{"intent", "mke2fs", "label", "end of the intent"} {

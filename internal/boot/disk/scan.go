@@ -139,6 +139,16 @@ func (d *Device) look(r io.ReaderAt) error {
 	if d.Table, err = gpt.Read(r, d.Size, d.Sector); err != nil {
 		return err
 	}
+	if d.Table.Scheme == gpt.None { // a disk that was to hold a file system as it is
+		marked, err := hasIntent(r, 0, d.Size)
+		if err != nil {
+			return err
+		}
+		if d.marked = marked && neverUsed(content); d.marked {
+			d.Unfinished = true
+			return nil
+		}
+	}
 	switch {
 	case content.Known():
 		return nil
@@ -157,7 +167,8 @@ func (d *Device) lookPartition(r io.ReaderAt) error {
 	if err != nil {
 		return err
 	}
-	d.Unfinished = marked && neverUsed(d.Content)
+	d.marked = marked && neverUsed(d.Content)
+	d.Unfinished = d.marked
 	if d.Content.Known() || d.Unfinished {
 		return nil
 	}

@@ -47,10 +47,10 @@ func (s settler) settle(ctx context.Context, p Preferences, patience time.Durati
 		if what != last {
 			last, since = what, now
 		}
-		// Nothing found is worth all the patience there is; a blank or spare disk
-		// only the second.
+		// Nothing found is worth all the patience there is, a decision only the
+		// second.
 		waiting := now.Sub(since) < settled && now.Sub(began) < max(patience, settled)
-		if err != nil || c.Action == RAM || c.Action == Append {
+		if err != nil || c.Action == RAM {
 			waiting = now.Sub(began) < max(patience, settled)
 		}
 		var two *Ambiguous
