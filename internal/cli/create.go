@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/image"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/all"
 	"github.com/micavm/mica/internal/progress"
 	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/lint"
 )
 
 type createFlags struct {
@@ -23,6 +23,8 @@ type createFlags struct {
 	cpus                                     int
 	forwards                                 []string
 	noWait, off, allowLarge, dryRun          bool
+	strict, unverified                       bool
+	password                                 passwordFlag
 	timeout                                  time.Duration
 }
 
@@ -54,6 +56,9 @@ leaves nothing.`,
 	flags.BoolVar(&f.off, "no-start", false, "do not start the machine")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long to wait for the machine to be ready")
 	flags.BoolVar(&f.allowLarge, "allow-large", false, "accept a context that clouds would not deliver")
+	flags.BoolVar(&f.strict, "strict", false, "refuse a context in which 'mica context check' finds errors")
+	flags.BoolVar(&f.unverified, "unverified", false, "boot an image that is not Mica's, or whose digest does not hold")
+	f.password.add(cmd)
 	flags.BoolVar(&f.dryRun, "dry-run", false, "check everything, do nothing")
 	return cmd
 }
@@ -68,7 +73,7 @@ func (a *app) create(ctx context.Context, f createFlags, name, contextFrom strin
 		done()
 		return err
 	}
-	order, err := a.order(fleet.Home, f, name, contextFrom)
+	order, err := a.order(fleet.Home, &f, name, contextFrom)
 	if err != nil {
 		done()
 		return err
@@ -97,7 +102,7 @@ func (a *app) create(ctx context.Context, f createFlags, name, contextFrom strin
 }
 
 // order turns the flags into what is to be created.
-func (a *app) order(home machine.Home, f createFlags, name, contextFrom string) (machine.Order, error) {
+func (a *app) order(home machine.Home, f *createFlags, name, contextFrom string) (machine.Order, error) {
 	o := machine.Order{ContextFrom: contextFrom, AllowLarge: f.allowLarge, Off: f.off}
 	o.Spec = machine.Spec{Name: name, Driver: f.driver, CPUs: f.cpus, Accel: f.accel}
 	if err := machine.CheckName(name); err != nil { // before anything is read
@@ -122,64 +127,39 @@ func (a *app) order(home machine.Home, f createFlags, name, contextFrom string) 
 		}
 		o.Spec.Forwards = append(o.Spec.Forwards, forward)
 	}
-	if o.Spec.Context, err = a.readContext(contextFrom); err != nil {
-		return o, err
-	}
-	if o.User, err = a.checkContext(contextFrom, o.Spec.Context); err != nil {
-		return o, err
-	}
-	o.Spec.Image.Path, err = machine.FindImage(home, f.image, a.Env)
-	return o, err
-}
-
-// maxContextRead bounds what is read of something that is no context at all.
-const maxContextRead = 8 << 20
-
-func (a *app) readContext(from string) ([]byte, error) {
-	in := a.In
-	if from != "-" {
-		f, err := os.Open(from)
-		if err != nil {
-			if errors.Is(err, os.ErrNotExist) {
-				return nil, fail.New(fail.NotFound, "no context file %q", from)
-			}
-			return nil, fmt.Errorf("opening context: %w", err)
-		}
-		defer f.Close() //nolint:errcheck // read only
-		in = f
-	}
-	data, err := io.ReadAll(io.LimitReader(in, maxContextRead))
+	loaded, err := a.loadContext(contextFrom, &f.password)
 	if err != nil {
-		return nil, fmt.Errorf("reading context %s: %w", from, err)
+		return o, err
 	}
-	return data, nil
+	o.Spec.Context, o.Spec.PublicKeys, o.User = loaded.Raw, loaded.PublicKeys, firstUser(loaded.Context)
+	if err := a.checkContext(loaded.Context, f.strict); err != nil {
+		return o, err
+	}
+	if o.Spec.Image.Path, err = machine.FindImage(home, f.image, a.Env); err != nil || f.unverified {
+		return o, err
+	}
+	verdict, err := image.Check(o.Spec.Image.Path)
+	if err != nil {
+		return o, fail.New(fail.ClassOf(err), "%w", err).Hint("to boot it all the same, pass --unverified")
+	}
+	o.Spec.Image.Verified = verdict.Verified
+	return o, nil
 }
 
 // checkContext says what is wrong with a context before a machine is made of
-// it, and returns the user it creates first, if any.
-func (a *app) checkContext(name string, data []byte) (user string, err error) {
-	c, err := usercontext.Parse(name, data)
-	if err != nil {
-		return "", fail.New(fail.Failed, "reading context %s: %w", name, err).Hint("'mica context check %s' says more", name)
-	}
-	block := c.Block()
-	_, typed := block.BootKeys()
-	bad := 0
-	for _, list := range [][]usercontext.Problem{c.Problems, block.Problems, typed} {
-		for _, p := range list {
-			if p.Severity < usercontext.Warning {
-				continue
-			}
-			a.tell("%s:%s", name, p)
-			if p.Severity >= usercontext.Error {
-				bad++
-			}
+// it. Contexts that have been in use for years have errors that do no harm, so
+// only strict refuses them.
+func (a *app) checkContext(c *usercontext.Context, strict bool) error {
+	problems := lint.Check(c, lint.Options{})
+	for _, p := range problems {
+		if p.Severity >= usercontext.Warning {
+			a.tell("%s:%s", c.Name, p)
 		}
 	}
-	if bad > 0 {
-		return "", fail.New(fail.Failed, "context %s has errors: %d", name, bad).Hint("'mica context check %s' says how to mend them", name)
+	if worst, any := lint.Worst(problems); strict && any && worst >= usercontext.Error {
+		return fail.New(fail.Failed, "context %s has errors", c.Name).Hint("'mica context check %s' says how to mend them", c.Name)
 	}
-	return firstUser(c), nil
+	return nil
 }
 
 // firstUser returns the first of [cernvm] users=name:group:password,...

@@ -22,6 +22,7 @@ type machineRow struct {
 	CPUs      int       `json:"cpus,omitempty"`
 	DiskMiB   int64     `json:"disk_mib,omitempty"`
 	Image     string    `json:"image,omitempty"`
+	Verified  bool      `json:"image_verified"`
 	Context   string    `json:"context,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
 	Problem   string    `json:"problem,omitempty"` // why the state is damaged or unknown
@@ -72,6 +73,7 @@ func machineListing(machines []machine.Machine) listing[machineRow] {
 			wide("DRIVER", func(r machineRow) string { return or(r.Driver) }),
 			wide("ID", func(r machineRow) string { return or(r.ID) }),
 			wide("IMAGE", func(r machineRow) string { return or(r.Image) }),
+			wide("VERIFIED", func(r machineRow) string { return yesNo(r.Verified) }),
 			wide("CONTEXT", func(r machineRow) string { return or(r.Context) }),
 			wide("PROBLEM", func(r machineRow) string { return or(r.Problem) }),
 		},
@@ -92,8 +94,15 @@ func rowOf(m machine.Machine) machineRow {
 	}
 	s := m.Record.Instance.Spec
 	r.Driver, r.ID, r.SSHPort, r.MemoryMiB, r.CPUs, r.DiskMiB = s.Driver, s.ID, s.SSHPort(), s.MemoryMiB, s.CPUs, s.DiskMiB
-	r.User, r.Image, r.Context, r.Created = m.Record.User, s.Image.Path, m.Record.Context, m.Record.Created
+	r.User, r.Image, r.Verified, r.Context, r.Created = m.Record.User, s.Image.Path, s.Image.Verified, m.Record.Context, m.Record.Created
 	return r
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
 }
 
 func or(text string) string {

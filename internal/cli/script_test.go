@@ -17,6 +17,10 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"mica":           run,
 		"amiconfig-mime": run,
+
+		// What the stories of machines need; see machine_test.go.
+		"qemu-system-x86_64": fakeQEMU,
+		"bootiso":            bootISO,
 	})
 }
 

@@ -99,6 +99,7 @@ func (v machineView) print(a *app) error {
 	line("disk", mebibytes(m.DiskMiB))
 	line("image", v.Image.Path)
 	line("image sha256", v.Image.SHA256)
+	line("image verified", yesNo(m.Verified))
 	line("context", m.Context)
 	line("folder", v.Folder)
 	line("created", when(m.Created))

@@ -104,7 +104,7 @@ func (f *Fleet) adoptImage(ctx context.Context, s Spec) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("reading boot image %s: %w", s.Image.Path, err)
 	}
-	image := Image{Path: s.Image.Path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size}
+	image := Image{Path: s.Image.Path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Verified: s.Image.Verified}
 	kept := filepath.Join(f.Home.bootCache(), image.SHA256+".iso")
 	for range 2 { // once more if gc takes the copy from under us
 		if err := keep(ctx, src, kept, image); err != nil {

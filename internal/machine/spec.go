@@ -46,6 +46,9 @@ type Image struct {
 	Path   string `json:"path"`   // where it came from
 	SHA256 string `json:"sha256"` // of its content, in hex
 	Size   int64  `json:"size"`
+
+	// Verified is set by whoever chose the image and knows its digest is right.
+	Verified bool `json:"verified"`
 }
 
 // Forward lets a port of this computer, on 127.0.0.1, lead to one of the guest.
