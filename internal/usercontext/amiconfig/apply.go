@@ -100,6 +100,11 @@ func (r *run) all(ctx context.Context) {
 	for _, p := range table {
 		r.plugin(ctx, p, s, on[p.Name])
 	}
+	if view.pilot != nil && r.report.First {
+		if err := pilot(ctx, r.root, *view.pilot, r.in.UserData); err != nil {
+			r.warnings.add("%v", err)
+		}
+	}
 	if r.report.First && runAfter {
 		r.script(ctx, "after", script)
 	}

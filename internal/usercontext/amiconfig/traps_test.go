@@ -173,6 +173,12 @@ func TestTraps(t *testing.T) {
 			t.Errorf("log %q, want a failure that does not say the password", rep.Log())
 		}
 	})
+	t.Run("the rest of a password with a comma is not shown", func(t *testing.T) {
+		_, _, rep := ran(t, "[cernvm]\nusers=u:u:pass,worD\nenvironment=T=tok,en1\n")
+		if text := rep.Log() + string(rep.JSON()); strings.Contains(text, "worD") || strings.Contains(text, "en1") {
+			t.Errorf("the report shows it: %s", text)
+		}
+	})
 	t.Run("equals sign in an environment value", func(t *testing.T) {
 		dir, _, _ := ran(t, "[cernvm]\nenvironment=OPTS=--x=1\nusers=u:u:p\n")
 		if !has(t, dir, "u") || read(t, dir, "etc/cernvm/environment.conf") != "OPTS=--x=1\n" {

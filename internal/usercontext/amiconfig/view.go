@@ -10,6 +10,7 @@ import (
 type view struct {
 	ami    *usercontext.Amiconfig
 	script usercontext.Script
+	pilot  *usercontext.Glidein // of a glideinWMS pilot, nil mostly
 }
 
 // readContext takes a context apart. What cannot be read is left out with a
@@ -22,5 +23,9 @@ func readContext(data []byte, warn func(format string, args ...any)) view {
 			return view{ami: &usercontext.Amiconfig{}}
 		}
 	}
-	return view{c.Amiconfig(), c.Script()}
+	v := view{ami: c.Amiconfig(), script: c.Script(), pilot: c.Glidein}
+	if use := c.Block().Keys["useglideinwms"]; use == "0" {
+		v.pilot = nil
+	}
+	return v
 }

@@ -91,7 +91,7 @@ func planCernVM(c *Call) (cernvmPlan, error) {
 	s := c.Section
 	plan := cernvmPlan{
 		site:  assignments{file: siteConf, secret: s.Get("contextualization_key", "") != ""},
-		cvmfs: assignments{file: cvmfsSiteConf, secret: s.Get("entitlement_key", "") != ""},
+		cvmfs: assignments{file: cvmfsSiteConf, secret: s.Get("entitlement_key", "") != "" || strings.Contains(s.Get("proxy", ""), "@")},
 		shell: s.Get("shell", "/bin/bash"),
 	}
 	plan.store(s)

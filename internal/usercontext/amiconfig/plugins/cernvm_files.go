@@ -94,11 +94,11 @@ func (i icon) write(root *guest.Root) error {
 func parseEnvironment(value string) ([]assignment, error) {
 	var p problems
 	var vars []assignment
-	for _, entry := range list(value) {
+	for i, entry := range list(value) {
 		name, v, ok := strings.Cut(entry, "=")
 		switch {
 		case !ok || !variable.MatchString(name):
-			p.addf("environment: %q is not of the form NAME=value", name)
+			p.addf("environment: entry %d is not of the form NAME=value", i+1) // the text may be the rest of a secret with a comma in it
 		default:
 			vars = append(vars, assignment{name, unquote(v)})
 		}

@@ -42,7 +42,8 @@ func parseUsers(value, organisation string) ([]userSpec, error) {
 			fields = strings.Split(e.text, ":")
 		}
 		if len(fields) != 3 {
-			p.addf("users: entry %d (%q) has %d fields instead of user:group:password", i+1, fields[0], len(fields))
+			// Not its text: that may be the rest of a password with a comma in it.
+			p.addf("users: entry %d has %d fields instead of user:group:password", i+1, len(fields))
 			continue
 		}
 		u := userSpec{name: fields[0], group: fields[1]}
