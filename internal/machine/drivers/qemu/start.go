@@ -95,11 +95,11 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	l := launch{Accel: accelTCG, Machine: freshMachine, Sandbox: true}
 	forced := s.Accel == accelKVM
 	if forced {
-		if err := kvmOpens(d.kvm); err != nil {
+		if err := d.kvmOpens(); err != nil {
 			return err
 		}
 	}
-	if forced || s.Accel != accelTCG && kvmWorks(d.kvm, d.cpuinfo) == nil {
+	if forced || s.Accel != accelTCG && d.kvmWorks() == nil {
 		l.Accel = accelKVM
 	}
 	err := d.launch(ctx, i, l)
