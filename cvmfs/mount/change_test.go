@@ -1,6 +1,7 @@
 package mount_test
 
 import (
+	"bytes"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -219,6 +220,38 @@ func TestInterrupt(t *testing.T) {
 	}
 	if len(asked) != 0 {
 		t.Errorf("%d more downloads, want one for both", len(asked))
+	}
+}
+
+// A signal that a program handles is none of its file's business: an open that
+// waits for the network goes on.
+func TestSignalDoesNotInterrupt(t *testing.T) {
+	w := newWorkshop(t)
+	w.write("slow", "worth waiting for")
+	w.publish()
+	at, _ := w.mount(mount.Options{AllowOther: true})
+	asked, release := make(chan struct{}, 8), make(chan struct{})
+	hold := func(string) {
+		asked <- struct{}{}
+		<-release
+	}
+	w.hold.Store(&hold)
+	var out bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap : USR1; exec 3<"$1" && cat <&3`, "sh", filepath.Join(at, "slow"))
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	for range 3 {
+		if err := cmd.Process.Signal(unix.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	close(release)
+	if err := cmd.Wait(); err != nil || out.String() != "worth waiting for" {
+		t.Errorf("read = %q, %v", out.String(), err)
 	}
 }
 

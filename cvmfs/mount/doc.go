@@ -9,7 +9,7 @@
 // layer of overlayfs needs it: unknown ioctls are ENOTTY, extended attributes of
 // all name spaces are served, security.capability among them.
 //
-// Hazards: a request that waits for the network can be interrupted, which ends
-// that wait only. A process must never touch its own mount, it would wait for
-// itself.
+// Hazards: a request that waits for the network ends early only for a caller that
+// is being killed, and only that caller's wait; other signals do not disturb it. A
+// process must never touch its own mount, it would wait for itself.
 package mount

@@ -30,6 +30,7 @@ type fileSystem struct {
 	server             *fuse.Server
 	started            time.Time
 	failures           atomic.Int64
+	callers            callers
 	limit              limiter
 
 	mu    sync.Mutex // guards the open files and directories
@@ -54,7 +55,7 @@ type openDir struct {
 func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(),
+		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(), callers: newCallers(),
 		files: map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
 	}
 	if f.pinned {
@@ -91,8 +92,6 @@ func (f *fileSystem) status(op, path string, err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
-func interruptible(cancel <-chan struct{}) context.Context { return &fuse.Context{Cancel: cancel} }
-
 func child(dir, name string) string { return dir + "/" + name }
 
 func (f *fileSystem) attr(id uint64, e catalog.Entry, out *fuse.Attr) {
@@ -119,6 +118,8 @@ func (f *fileSystem) entry(path string, e catalog.Entry, out *fuse.EntryOut) {
 }
 
 func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	dir, ok := f.nodes.path(in.NodeId)
 	if !ok {
 		return fuse.Status(syscall.ESTALE)
@@ -129,7 +130,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 	} else if name == "." {
 		path = dir
 	}
-	e, err := f.r.Lookup(interruptible(cancel), path)
+	e, err := f.r.Lookup(ctx, path)
 	if err != nil {
 		status := f.status("lookup", path, err)
 		if status == fuse.ENOENT { // the kernel remembers that there is nothing
@@ -155,12 +156,12 @@ func lastSlash(s string) int {
 func (f *fileSystem) Forget(id, lookups uint64) { f.nodes.forget(id, lookups) }
 
 // at returns the path and entry of a number.
-func (f *fileSystem) at(cancel <-chan struct{}, op string, id uint64) (string, catalog.Entry, fuse.Status) {
+func (f *fileSystem) at(ctx context.Context, op string, id uint64) (string, catalog.Entry, fuse.Status) {
 	path, ok := f.nodes.path(id)
 	if !ok {
 		return "", catalog.Entry{}, fuse.Status(syscall.ESTALE)
 	}
-	e, err := f.r.Lookup(interruptible(cancel), path)
+	e, err := f.r.Lookup(ctx, path)
 	status := f.status(op, path, err)
 	if status == fuse.ENOENT { // gone with the revision that had it
 		status = fuse.Status(syscall.ESTALE)
@@ -169,7 +170,9 @@ func (f *fileSystem) at(cancel <-chan struct{}, op string, id uint64) (string, c
 }
 
 func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	_, e, status := f.at(cancel, "getattr", in.NodeId)
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
+	_, e, status := f.at(ctx, "getattr", in.NodeId)
 	if !status.Ok() {
 		return status
 	}
@@ -179,11 +182,13 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 }
 
 func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	path, ok := f.nodes.path(in.NodeId)
 	if !ok {
 		return nil, fuse.Status(syscall.ESTALE)
 	}
-	target, err := f.r.Readlink(interruptible(cancel), path)
+	target, err := f.r.Readlink(ctx, path)
 	if err != nil {
 		return nil, f.status("readlink", path, err)
 	}
@@ -191,6 +196,8 @@ func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte
 }
 
 func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return fuse.EROFS
 	}
@@ -198,7 +205,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if !ok {
 		return fuse.Status(syscall.ESTALE)
 	}
-	file, err := f.r.Open(interruptible(cancel), path)
+	file, err := f.r.Open(ctx, path)
 	if err != nil {
 		return f.status("open", path, err)
 	}
@@ -239,8 +246,10 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	if fd, ok := file.Fd(); ok {
 		return fuse.ReadResultFd(fd, offset, len(buf)), fuse.OK
 	}
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	n := int(min(int64(len(buf)), file.Size()-offset))
-	if _, err := file.ReadAtContext(interruptible(cancel), buf[:n], offset); err != nil {
+	if _, err := file.ReadAtContext(ctx, buf[:n], offset); err != nil {
 		path, _ := f.nodes.path(file.node)
 		return nil, f.status("read", path, err)
 	}
@@ -264,11 +273,13 @@ func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 }
 
 func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	path, ok := f.nodes.path(in.NodeId)
 	if !ok {
 		return fuse.Status(syscall.ESTALE)
 	}
-	list, err := f.r.ReadDir(interruptible(cancel), path)
+	list, err := f.r.ReadDir(ctx, path)
 	if err != nil {
 		return f.status("opendir", path, err)
 	}

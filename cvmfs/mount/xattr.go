@@ -18,12 +18,14 @@ import (
 const noData = fuse.Status(syscall.ENODATA)
 
 func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	path, e, status := f.at(cancel, "getxattr", in.NodeId)
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
+	path, e, status := f.at(ctx, "getxattr", in.NodeId)
 	if !status.Ok() {
 		return 0, status
 	}
 	if e.HasXattrs {
-		set, err := f.r.Xattrs(interruptible(cancel), path)
+		set, err := f.r.Xattrs(ctx, path)
 		if err != nil {
 			return 0, f.status("getxattr", path, err)
 		}
@@ -32,7 +34,7 @@ func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name st
 		}
 	}
 	if magic, ok := magicAttributes[name]; ok {
-		value, err := magic(f, interruptible(cancel), path, e)
+		value, err := magic(f, ctx, path, e)
 		switch {
 		case err != nil:
 			return 0, f.status("getxattr", path, err)
@@ -48,11 +50,13 @@ func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name st
 // cvmfs/magic_xattr.cc), which a copy-up of overlayfs would then write to the
 // disk; here they are there for whoever asks by name.
 func (f *fileSystem) ListXAttr(cancel <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	path, e, status := f.at(cancel, "listxattr", in.NodeId)
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
+	path, e, status := f.at(ctx, "listxattr", in.NodeId)
 	if !status.Ok() || !e.HasXattrs {
 		return 0, status
 	}
-	set, err := f.r.Xattrs(interruptible(cancel), path)
+	set, err := f.r.Xattrs(ctx, path)
 	if err != nil {
 		return 0, f.status("listxattr", path, err)
 	}
