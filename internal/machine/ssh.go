@@ -94,12 +94,12 @@ func (l Login) Options() [][2]string {
 	}
 }
 
-// quoteOption writes a path for ssh's configuration: in quotes where it has
-// spaces, percent signs doubled.
+// quoteOption writes a path for ssh's configuration, where percent signs,
+// blanks, quotes and backslashes have a meaning of their own.
 func quoteOption(path string) string {
 	path = strings.ReplaceAll(path, "%", "%%")
-	if strings.ContainsAny(path, " \t#") {
-		return `"` + path + `"`
+	if strings.ContainsAny(path, " \t#'\"\\") {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(path) + `"`
 	}
 	return path
 }
