@@ -85,6 +85,7 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	go func() {
 		defer close(s.done)
 		server.Serve()
+		fs.callers.close()
 	}()
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err), s.Unmount())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -30,8 +31,12 @@ type app struct {
 }
 
 // Main runs the command line args (args[0] is the program's name) and returns
-// the exit code. It prints the error itself.
+// the exit code. It prints the error itself. Under the name of a program that
+// Mica replaces it answers as that one does.
 func Main(ctx context.Context, stdio IO, args []string) int {
+	if filepath.Base(args[0]) == "amiconfig-mime" {
+		return amiconfigMIME(stdio, args)
+	}
 	err := New(stdio, args).ExecuteContext(ctx)
 	if err == nil {
 		return 0
