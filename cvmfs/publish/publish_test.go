@@ -531,3 +531,66 @@ func TestOwnerAndDiffOfEntries(t *testing.T) {
 		t.Errorf("owners (-want +got):\n%s", diff)
 	}
 }
+
+// Files the original cut are cut at the same places.
+func TestCutsOfOriginalFiles(t *testing.T) {
+	t.Parallel()
+	repo := cvmfstest.Small(t)
+	root, err := cvmfs.ParseHash(cvmfstest.RootHashes[3])
+	must(t, err)
+	known := map[string][]int64{
+		"/v3/bigraw":    {16801, 34119, 86516, 124202, 145346},
+		"/big/zeros":    {65536, 131072, 196608},
+		"/big/hardbig1": {65536},
+	}
+	source, offsets := t.TempDir(), make(map[string][]int64)
+	c := reader{t, repo}.open(root)
+	for path := range known {
+		at := c
+		for {
+			n, found, err := at.NestedFor(path)
+			must(t, err)
+			if !found {
+				break
+			}
+			at = reader{t, repo}.open(n.Hash)
+			if e, _, err := at.Lookup(path); err == nil && e.Name != "" && !e.IsNestedRoot() {
+				break
+			}
+		}
+		e, found, err := at.Lookup(path)
+		if err != nil || !found {
+			t.Fatalf("Lookup(%q) = %v, %v", path, found, err)
+		}
+		chunks, err := at.Chunks(path)
+		must(t, err)
+		var content bytes.Buffer
+		for _, chunk := range chunks {
+			if chunk.Offset > 0 {
+				offsets[path] = append(offsets[path], chunk.Offset)
+			}
+			stored := repo.Read(t, chunk.Hash.ObjectPath(cvmfs.SuffixPartial))
+			_, err := cvmfs.CopyVerified(&content, bytes.NewReader(stored), chunk.Hash, e.Compression, chunk.Size)
+			must(t, err)
+		}
+		must(t, os.WriteFile(filepath.Join(source, filepath.Base(path)), content.Bytes(), 0o644))
+	}
+	if diff := cmp.Diff(known, offsets); diff != "" {
+		t.Errorf("chunks of the original (-known +read):\n%s", diff)
+	}
+	w := newWorld(t)
+	w.source = source
+	r := w.publish(t, nil)
+	c = reader{t, cvmfstest.Repo{Dir: w.repo()}}.open(r.RootHash)
+	got := make(map[string][]int64)
+	for path := range known {
+		chunks, err := c.Chunks("/" + filepath.Base(path))
+		must(t, err)
+		for _, chunk := range chunks[1:] {
+			got[path] = append(got[path], chunk.Offset)
+		}
+	}
+	if diff := cmp.Diff(known, got); diff != "" {
+		t.Errorf("chunks of ours (-original +ours):\n%s", diff)
+	}
+}
