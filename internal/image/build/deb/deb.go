@@ -131,7 +131,7 @@ func decompress(r io.Reader, suffix string) (plain io.Reader, done func(), err e
 	case ".gz":
 		plain, err = gzip.NewReader(r)
 	case ".xz":
-		plain, err = xz.ReaderConfig{DictCap: maxWindow}.NewReader(bufio.NewReaderSize(r, 1<<16))
+		plain, err = xz.NewReader(bufio.NewReaderSize(r, 1<<16))
 	case ".zst":
 		var z *zstd.Decoder
 		z, err = zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
