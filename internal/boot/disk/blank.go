@@ -23,8 +23,9 @@ const (
 // partition whose table was wiped.
 func blank(r io.ReaderAt, piece Extent, except ...Extent) (at int64, ok bool, err error) {
 	end := piece.Start + piece.Size
+	buf, zeros := make([]byte, 256<<10), make([]byte, 256<<10)
 	check := func(from, to int64) bool {
-		at, ok, err = zeroRange(r, max(from, piece.Start), min(to, end), except)
+		at, ok, err = zeroRange(r, max(from, piece.Start), min(to, end), except, buf, zeros)
 		return err == nil && ok
 	}
 	if !check(piece.Start, piece.Start+2*mib) || !check(end-2*mib, end) {
@@ -39,8 +40,7 @@ func blank(r io.ReaderAt, piece Extent, except ...Extent) (at int64, ok bool, er
 	return 0, true, nil
 }
 
-func zeroRange(r io.ReaderAt, from, to int64, except []Extent) (int64, bool, error) {
-	buf, zeros := make([]byte, 256<<10), make([]byte, 256<<10)
+func zeroRange(r io.ReaderAt, from, to int64, except []Extent, buf, zeros []byte) (int64, bool, error) {
 	for from < to {
 		b := buf[:min(int64(len(buf)), to-from)]
 		if n, err := r.ReadAt(b, from); n < len(b) {

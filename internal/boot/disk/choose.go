@@ -13,12 +13,14 @@ const (
 	label    = "UROOT"
 	labelNew = "UROOT-NEW" // while it is being made
 
-	minDisk  = 1 << 30 // of a whole disk
-	minPart  = 750 * mib
-	minRAM   = 2 << 30
-	limit    = 20 << 30 // of UROOT, when it is not to grow
-	maxMBR   = 1 << 32  // sectors
-	dataLoss = "DATALOSS_WARNING_README.txt"
+	minDisk = 1 << 30 // of a whole disk
+	minPart = 750 * mib
+	minRAM  = 2 << 30
+	limit   = 20 << 30 // of UROOT, when it is not to grow
+	maxMBR  = 1 << 32  // sectors
+
+	dataLoss   = "DATALOSS_WARNING_README.txt" // on Azure's temporary disks
+	azureLabel = "Temporary Storage"
 
 	instanceStore = "Amazon EC2 NVMe Instance Storage"
 )
@@ -302,15 +304,17 @@ func judgeEphemeral(d Device, p Preferences) verdict {
 	if c.Label != "" {
 		what += fmt.Sprintf(" (label %q)", c.Label)
 	}
-	if len(c.All) > 1 || c.Type != "ext3" && c.Type != "ext4" || !c.RootRead || !c.Ext.Clean {
+	asDelivered := c.Type == "ntfs" && c.Label == azureLabel // before anyone formats it for Linux
+	switch {
+	case len(c.All) > 1, !c.RootRead, c.Type != "ext3" && c.Type != "ext4" && !asDelivered, c.Ext != nil && !c.Ext.Clean:
 		return no("%s", what)
 	}
 	for _, name := range c.Root {
-		if name != "lost+found" && name != dataLoss {
+		if !slices.Contains([]string{"lost+found", "System Volume Information", "$RECYCLE.BIN"}, name) && !strings.EqualFold(name, dataLoss) {
 			return no("%s with files", what)
 		}
 	}
-	warned := slices.Contains(c.Root, dataLoss)
+	warned := asDelivered || slices.ContainsFunc(c.Root, func(name string) bool { return strings.EqualFold(name, dataLoss) })
 	switch {
 	case c.Label == "" && !warned && (p.Platform == "ec2" || p.Platform == "xen") && listed(d, p.Ephemeral):
 		return verdict{claim: listedEphemeral}

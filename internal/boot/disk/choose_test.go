@@ -62,6 +62,13 @@ func extFS(kind, label string, root ...string) func(*Device) {
 	}
 }
 
+func ntfsFS(label string, root ...string) func(*Device) {
+	return func(d *Device) {
+		holds("ntfs", probe.Filesystem, label)(d)
+		d.Content.Root, d.Content.RootRead = root, true
+	}
+}
+
 func uroot(d *Device) { extFS("ext4", "UROOT", "lost+found", "aux", "persistent")(d) }
 
 func table(scheme gpt.Scheme, parts int) func(*Device) {
@@ -158,7 +165,12 @@ func TestChoose(t *testing.T) {
 		{"azure", []Device{part("sdb1", "sdb", 1, extFS("ext4", "", "lost+found", dataLoss))}, Preferences{UseEphemeral: true, Platform: "azure"}, "format sdb1"},
 		{"azure, not wished", []Device{part("sdb1", "sdb", 1, extFS("ext4", "", "lost+found", dataLoss))}, Preferences{Platform: "azure"}, "use_ephemeral=1 takes it"},
 		{"its warning elsewhere", []Device{part("sdb1", "sdb", 1, extFS("ext4", "", dataLoss))}, Preferences{UseEphemeral: true, Platform: "gce"}, "holds ext4"},
-		{"azure ntfs", []Device{part("sdb1", "sdb", 1, holds("ntfs", probe.Filesystem, "Temporary Storage"))}, Preferences{UseEphemeral: true, Platform: "azure"}, "holds ntfs"},
+		{"azure, as delivered", []Device{part("sdb1", "sdb", 1, ntfsFS("Temporary Storage", dataLoss, "System Volume Information"))}, Preferences{UseEphemeral: true, Platform: "azure"}, "format sdb1"},
+		{"azure, as delivered, not wished", []Device{part("sdb1", "sdb", 1, ntfsFS("Temporary Storage"))}, Preferences{Platform: "azure"}, "use_ephemeral=1 takes it"},
+		{"azure, used by Windows", []Device{part("sdb1", "sdb", 1, ntfsFS("Temporary Storage", dataLoss, "pagefile.sys"))}, Preferences{UseEphemeral: true, Platform: "azure"}, "holds ntfs (label \"Temporary Storage\") with files"},
+		{"another ntfs", []Device{part("sdb1", "sdb", 1, ntfsFS("Data"))}, Preferences{UseEphemeral: true, Platform: "azure"}, "holds ntfs"},
+		{"that ntfs elsewhere", []Device{part("sdb1", "sdb", 1, ntfsFS("Temporary Storage"))}, Preferences{UseEphemeral: true}, "holds ntfs"},
+		{"azure ntfs, not readable", []Device{part("sdb1", "sdb", 1, holds("ntfs", probe.Filesystem, "Temporary Storage"))}, Preferences{UseEphemeral: true, Platform: "azure"}, "holds ntfs"},
 
 		// Row 7: instance stores.
 		{"local preferred", []Device{plain("nvme0n1", blankDev), plain("nvme1n1", blankDev, local)}, Preferences{PreferLocal: true}, "partition nvme1n1"},

@@ -1,7 +1,5 @@
 package probe
 
-import "fmt"
-
 func xfs(d *device) (signature, bool) {
 	sb := d.at(0, 512)
 	if sb == nil || string(sb[:4]) != "XFSB" {
@@ -178,50 +176,4 @@ func exfat(d *device) (signature, bool) {
 		}
 	}
 	return s, true
-}
-
-func ntfs(d *device) (signature, bool) {
-	b := d.at(0, 512)
-	if b == nil || string(b[3:11]) != "NTFS    " {
-		return signature{}, false
-	}
-	s := signature{kind: "ntfs", usage: Filesystem, uuid: fmt.Sprintf("%016X", le64(b[0x48:]))}
-	sector, perCluster := int64(le16(b[0x0b:])), int64(b[0x0d])
-	if perCluster > 0x80 {
-		perCluster = 1 << min(256-perCluster, 20)
-	}
-	record := int64(1024)
-	if n := int8(b[0x40]); n < 0 && n >= -12 {
-		record = 1 << -n
-	} else if n > 0 {
-		record = int64(n) * sector * perCluster
-	}
-	mft := le64(b[0x30:])
-	if sector < 256 || sector > 4096 || record < 256 || record > 65536 || mft > uint64(d.size) {
-		return s, true
-	}
-	s.label = ntfsLabel(d.at(int64(mft)*sector*perCluster+3*record, int(record)))
-	return s, true
-}
-
-// ntfsLabel takes the name out of the record of $Volume.
-func ntfsLabel(rec []byte) string {
-	if len(rec) < 64 || string(rec[:4]) != "FILE" {
-		return ""
-	}
-	for off := int(le16(rec[20:])); off+24 <= len(rec); {
-		kind, length := le32(rec[off:]), int(le32(rec[off+4:]))
-		if kind == 0xffffffff || length < 24 || off+length > len(rec) {
-			return ""
-		}
-		if kind == 0x60 {
-			size, at := int(le32(rec[off+16:])), int(le16(rec[off+20:]))
-			if size < 0 || size > 1024 || at+size > length {
-				return ""
-			}
-			return wide(rec[off+at:off+at+size], false)
-		}
-		off += length
-	}
-	return ""
 }

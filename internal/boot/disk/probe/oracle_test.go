@@ -192,6 +192,34 @@ func TestRoot(t *testing.T) {
 	}
 }
 
+// TestNTFSRoot copies files into an NTFS root until it needs more than one index
+// block.
+func TestNTFSRoot(t *testing.T) {
+	tier.Full(t)
+	ntfscp := tier.Tool(t, "ntfscp")
+	dir := t.TempDir()
+	m := image{"ntfs", 16 << 20, []string{"mkntfs", "-q", "-F", "-f", "-L", "Temporary Storage", "@"}, "ntfs", ""}
+	file := m.make(t, dir)
+	if got := read(t, file); !got.RootRead || len(got.Root) != 0 {
+		t.Errorf("a new one has Root %q, read whole: %v", got.Root, got.RootRead)
+	}
+	var want []string
+	for i := range 60 {
+		name := "DATALOSS_WARNING_README_" + strings.Repeat("é", 1+i%5) + "_" + string(rune('a'+i%26)) + string(rune('a'+i/26)) + ".txt"
+		want = append(want, name)
+		cmd := exec.CommandContext(t.Context(), ntfscp, "-q", "-f", file, filepath.Join(dir, "key"), name)
+		cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("ntfscp: %v: %s", err, out)
+		}
+	}
+	slices.Sort(want)
+	got := read(t, file)
+	if diff := cmp.Diff(want, slices.Sorted(slices.Values(got.Root))); diff != "" || !got.RootRead {
+		t.Errorf("read whole: %v, Root (-want +got):\n%s", got.RootRead, diff)
+	}
+}
+
 // TestLargeExtRoot fills a root directory beyond one block, with and without
 // extents.
 func TestLargeExtRoot(t *testing.T) {

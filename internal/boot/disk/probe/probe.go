@@ -21,7 +21,7 @@ type Content struct {
 	// All lists the type of every signature, the strongest first.
 	All []string
 
-	// Root lists the names in the root directory, for ext2 to ext4, vfat and
+	// Root lists the names in the root directory, for ext2 to ext4, vfat, ntfs and
 	// iso9660; RootRead says that it could be read whole.
 	Root     []string
 	RootRead bool

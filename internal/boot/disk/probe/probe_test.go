@@ -172,6 +172,12 @@ func FuzzRead(f *testing.F) {
 	f.Add(iso)
 	ext := synthetic(64<<10, piece{1024, le32(16) + le32(64)}, piece{1024 + 20, le32(1)}, piece{1024 + 56, "\x53\xef"}, piece{2048 + 8, le32(5)}, piece{5*1024 + 128, "\x00\x41\x00\x00" + le32(1024)})
 	f.Add(ext)
+	index := "\x30\x00\x00\x00\x01\x00\x00\x00" + le32(512) + le32(1) + le32(16) + le32(32) + le32(32) + le32(0) + strings.Repeat("\x00", 12) + "\x02\x00\x00\x00"
+	ntfs := synthetic(16<<10, piece{3, "NTFS    \x00\x02\x01"}, piece{0x30, le64(4)}, piece{0x40, "\xf6"},
+		piece{7168, "FILE\x30\x00\x03\x00"}, piece{7168 + 20, "\x38\x00"},
+		piece{7168 + 56, le32(0x90) + le32(88) + strings.Repeat("\x00", 8) + le32(uint32(len(index))) + "\x18\x00\x00\x00" + index},
+		piece{7168 + 144, le32(0xA0) + le32(72) + "\x01"}, piece{7168 + 144 + 32, "\x40"}, piece{7168 + 144 + 64, "\x11\x01\x14"}, piece{7168 + 216, le32(0xffffffff)})
+	f.Add(ntfs)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := probe.Read(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
