@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"github.com/micavm/mica/internal/boot/network"
 	"github.com/micavm/mica/internal/boot/switchroot"
 	"github.com/micavm/mica/internal/boot/units"
+	"github.com/micavm/mica/internal/usercontext"
 )
 
 // adapt tells the operating system what it must know about its unusual root, so
@@ -278,10 +280,22 @@ func systemd(root string) bool {
 	return false
 }
 
+// forCloudInit reports whether a context has a part that only cloud-init reads. A
+// plain context is not one, even if it begins with a script, which cloud-init
+// would run as well: the context agent runs it, and once is enough.
+func forCloudInit(c *usercontext.Context) bool {
+	if c == nil {
+		return false
+	}
+	return slices.ContainsFunc(c.Parts, func(p usercontext.Part) bool {
+		return p.Kind != usercontext.Empty && p.Kind != usercontext.Plain && p.Kind != usercontext.Unknown
+	})
+}
+
 // writeUnits writes the units, and the network files of networkd, below run.
 func writeUnits(run string, s *state) error {
 	var errs []error
-	plan := units.Plan{CloudInit: s.context != nil && len(s.context.CloudInit()) > 0}
+	plan := units.Plan{CloudInit: forCloudInit(s.context)}
 	dir := filepath.Join(run, strings.TrimPrefix(units.Dir, "/run"))
 	for _, f := range units.Files(plan) {
 		file := filepath.Join(dir, f.Name)

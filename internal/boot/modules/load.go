@@ -7,7 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -101,28 +101,24 @@ func (l *Loader) Coldplug(ctx context.Context, sys string) []error {
 	return errs
 }
 
-// Modaliases returns the aliases of the devices below sys, each once, sorted.
+// Modaliases returns the aliases of the devices of every bus, each once, sorted.
+// Devices without a bus are parts of others, or have nothing to load.
 func Modaliases(sys string) []string {
-	seen := map[string]bool{}
-	_ = filepath.WalkDir(filepath.Join(sys, "devices"), func(file string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return fs.SkipDir // devices come and go while we look
-		}
-		if d.Name() == "modalias" {
-			if data, err := os.ReadFile(file); err == nil {
-				if text := strings.TrimSpace(string(data)); text != "" {
-					seen[text] = true
-				}
-			}
-		}
+	files, err := filepath.Glob(filepath.Join(sys, "bus/*/devices/*/modalias"))
+	if err != nil {
 		return nil
-	})
-	list := make([]string, 0, len(seen))
-	for text := range seen {
-		list = append(list, text)
 	}
-	slices.Sort(list)
-	return list
+	seen := map[string]bool{}
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue // devices come and go while we look
+		}
+		if text := strings.TrimSpace(string(data)); text != "" {
+			seen[text] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // Insert gives one module file to the kernel.

@@ -109,7 +109,7 @@ func TestColdplug(t *testing.T) {
 		}
 	}
 	device := func(name, alias string) {
-		d := filepath.Join(sys, "devices", name)
+		d := filepath.Join(sys, "bus", name)
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -117,8 +117,8 @@ func TestColdplug(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	device("pci0/00", "pci:v00001AF4d00001000sv0sd0bc02sc00i00")
-	device("pci0/01", "pci:v0000FFFFd00001000sv0sd0bc02sc00i00") // no driver for it
+	device("pci/devices/00", "pci:v00001AF4d00001000sv0sd0bc02sc00i00")
+	device("pci/devices/01", "pci:v0000FFFFd00001000sv0sd0bc02sc00i00") // no driver for it
 	l, err := NewLoader(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestColdplug(t *testing.T) {
 	l.insert = func(file string) error {
 		order = append(order, Name(file))
 		if Name(file) == "virtio_pci" {
-			device("pci0/00/virtio0", "virtio:d00000001v00001AF4")
+			device("virtio/devices/virtio0", "virtio:d00000001v00001AF4")
 		}
 		return nil
 	}
