@@ -299,3 +299,23 @@ func TestLocalKeepsOffTheNetwork(t *testing.T) {
 		t.Errorf("a drive with metadata only, local: %+v, %v", got, err)
 	}
 }
+
+func TestEphemeralDevices(t *testing.T) {
+	p := ec2Pages("data")
+	const dir = "/2016-04-19/meta-data/block-device-mapping/"
+	p[dir] = "ami\nephemeral0\nephemeral1\nroot"
+	p[dir+"ephemeral0"], p[dir+"ephemeral1"], p[dir+"ami"], p[dir+"root"] = "sdb", "/dev/xvdc\n", "sda1", "/dev/sda1"
+	c := newCloud(t).serve(aws, &imds{pages: p, tokens: "required"})
+	got, err := EphemeralDevices(t.Context(), c.env("ec2"))
+	if diff := cmp.Diff([]string{"sdb", "xvdc"}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	before := len(c.seen())
+	if got, err := EphemeralDevices(t.Context(), c.env("gce")); len(got) > 0 || err != nil || len(c.seen()) > before {
+		t.Errorf("on another platform: %q, %v, %d requests", got, err, len(c.seen())-before)
+	}
+	none := newCloud(t).serve(aws, &imds{pages: ec2Pages("data"), tokens: "none"})
+	if got, err := EphemeralDevices(t.Context(), none.env("ec2")); len(got) > 0 || err != nil {
+		t.Errorf("without any: %q, %v", got, err)
+	}
+}

@@ -269,3 +269,30 @@ func read(t *testing.T, file string) probe.Content {
 	}
 	return c
 }
+
+// TestLVM needs a block device: pvcreate takes nothing else.
+func TestLVM(t *testing.T) {
+	tier.Root(t)
+	pvcreate, losetup := tier.Tool(t, "pvcreate"), tier.Tool(t, "losetup")
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, make([]byte, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), losetup, "--find", "--show", file).Output()
+	if err != nil {
+		t.Fatalf("losetup: %v", err)
+	}
+	loop := strings.TrimSpace(string(out))
+	text, makeErr := exec.CommandContext(t.Context(), pvcreate, "-ff", "-y", loop).CombinedOutput()
+	if err := exec.CommandContext(t.Context(), losetup, "-d", loop).Run(); err != nil {
+		t.Errorf("losetup -d %s: %v", loop, err)
+	}
+	if makeErr != nil {
+		t.Skipf("pvcreate cannot make one here: %v: %s", makeErr, text)
+	}
+	got := read(t, file)
+	says, err := exec.CommandContext(t.Context(), tier.Tool(t, "blkid"), "-p", "-o", "value", "-s", "TYPE", "-s", "UUID", file).Output()
+	if err != nil || got.Type != "LVM2_member" || !strings.Contains(string(says), got.UUID) || got.UUID == "" {
+		t.Errorf("type %q, uuid %q; blkid %q, %v", got.Type, got.UUID, says, err)
+	}
+}
