@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/iso9660"
+	"github.com/micavm/mica/internal/usercontext/delivery/fat"
 )
 
 // Kind is one layout of a context medium.
@@ -17,7 +20,19 @@ type Kind struct {
 
 // Kinds returns every layout, in the order in which a guest prefers them.
 func Kinds() []Kind {
-	return []Kind{configDrive}
+	return []Kind{configDrive, openNebula, vSphere, azure, noCloud}
+}
+
+// Named returns the layout of that name.
+func Named(name string) (Kind, error) {
+	var known []string
+	for _, k := range Kinds() {
+		if k.Name == name {
+			return k, nil
+		}
+		known = append(known, k.Name)
+	}
+	return Kind{}, fail.New(fail.Usage, "unknown kind of context medium %q", name).Hint("known kinds: %s", strings.Join(known, ", "))
 }
 
 // ConfigDrive writes a config drive, version 2, as an ISO 9660 image labelled
@@ -38,6 +53,40 @@ func WriteISO(ctx context.Context, w io.Writer, k Kind, userData []byte, m Meta)
 		return fmt.Errorf("writing %s medium: %w", k.Name, err)
 	}
 	return nil
+}
+
+// WriteFAT writes a medium of that kind as a FAT file system without a
+// partition table, for guests without a CD drive: the size of a 1.44 MB floppy
+// disk, or of a larger one where the context needs it.
+func WriteFAT(w io.Writer, k Kind, userData []byte, m Meta) error {
+	files, err := k.tree(userData, m)
+	if err != nil {
+		return err
+	}
+	v := fat.Volume{Label: k.Label}
+	for _, f := range files {
+		data, err := content(f)
+		if err != nil {
+			return fmt.Errorf("making %s medium: %w", k.Name, err)
+		}
+		v.Files = append(v.Files, fat.File{Path: f.Path, Data: data})
+	}
+	if err := fat.Write(w, v); err != nil {
+		return fmt.Errorf("writing %s medium: %w", k.Name, err)
+	}
+	return nil
+}
+
+func content(f iso9660.File) ([]byte, error) {
+	if f.Open == nil {
+		return nil, nil
+	}
+	r, err := f.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close() //nolint:errcheck // read only
+	return io.ReadAll(r)
 }
 
 func (k Kind) tree(userData []byte, m Meta) ([]iso9660.File, error) {

@@ -1,0 +1,13 @@
+// Package fat writes and reads small FAT file systems, those that carry a
+// context to a machine without a CD drive: FAT12 and FAT16, long names, folders,
+// no partition table.
+//
+// It is our own because the library at hand stamps the current time and a
+// random serial number; here both follow from the content, so that equal
+// contexts give equal bytes. The layout is that of Microsoft's "FAT: General
+// Overview of On-Disk Format" 1.03. Files lie in one piece each.
+//
+// The reader loads everything, bounded by the image's size, and refuses chains
+// that loop or leave the volume. It reads FAT12, FAT16 and FAT32, since media
+// of other makers come in all three.
+package fat

@@ -1,0 +1,203 @@
+package fat_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/micavm/mica/internal/tier"
+	"github.com/micavm/mica/internal/usercontext/delivery/fat"
+)
+
+func sample() fat.Volume {
+	v := fat.Volume{Label: "CONFIG-2", Files: []fat.File{
+		{Path: "openstack/latest/user_data", Data: bytes.Repeat([]byte("0123456789abcdef"), 333)},
+		{Path: "openstack/latest/meta_data.json", Data: []byte("{}")},
+		{Path: "ec2/latest/user-data", Data: []byte("x")},
+		{Path: "README", Data: []byte("upper case needs no long name")},
+		{Path: "empty", Data: nil},
+		{Path: "a rather long name, with blanks.and.dots", Data: []byte("long")},
+		{Path: "a rather long name, too", Data: []byte("long too")},
+		{Path: "é", Data: []byte("accent")},
+		{Path: "exactly-13-ch", Data: []byte("13")},
+	}}
+	for i := range 40 {
+		v.Files = append(v.Files, fat.File{Path: fmt.Sprintf("many/file number %02d", i), Data: fmt.Append(nil, i)})
+	}
+	return v
+}
+
+// large makes the volume outgrow a floppy disk.
+func large() fat.Volume {
+	v := sample()
+	v.Files = append(v.Files, fat.File{Path: "big", Data: bytes.Repeat([]byte("0123456789"), 300_000)})
+	return v
+}
+
+func write(t testing.TB, v fat.Volume) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := fat.Write(&b, v); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func byPath(v fat.Volume) map[string]string {
+	m := map[string]string{}
+	for _, f := range v.Files {
+		m[f.Path] = string(f.Data)
+	}
+	return m
+}
+
+func TestRoundTrip(t *testing.T) {
+	for name, v := range map[string]fat.Volume{"floppy": sample(), "large": large(), "nothing": {}} {
+		image := write(t, v)
+		got, err := fat.Read(bytes.NewReader(image), int64(len(image)))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if diff := cmp.Diff(byPath(v), byPath(got)); diff != "" || got.Label != v.Label {
+			t.Errorf("%s: label %q (-want +got):\n%s", name, got.Label, diff)
+		}
+		slices.Reverse(v.Files)
+		if !bytes.Equal(image, write(t, v)) {
+			t.Errorf("%s: the order of the list changed the image", name)
+		}
+	}
+}
+
+func TestRoundTripProperty(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		v := fat.Volume{Label: rapid.StringMatching(`[A-Z0-9-]{0,11}`).Draw(rt, "label")}
+		used := map[string]bool{}
+		for range rapid.IntRange(0, 25).Draw(rt, "files") {
+			p := rapid.StringMatching(`([a-z]{1,9}/){0,2}[a-zA-Z0-9_-]{1,40}(\.[a-z]{1,5})?`).Draw(rt, "path")
+			if !used[strings.ToLower(p)] {
+				used[strings.ToLower(p)] = true
+				v.Files = append(v.Files, fat.File{Path: p, Data: rapid.SliceOfN(rapid.Byte(), 0, 3000).Draw(rt, "data")})
+			}
+		}
+		var b bytes.Buffer
+		if err := fat.Write(&b, v); err != nil {
+			rt.Skip(err) // a file where another path has a folder
+		}
+		got, err := fat.Read(bytes.NewReader(b.Bytes()), int64(b.Len()))
+		if err != nil {
+			rt.Fatal(err)
+		}
+		if diff := cmp.Diff(byPath(v), byPath(got)); diff != "" {
+			rt.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	for name, v := range map[string]fat.Volume{
+		"escape":      {Files: []fat.File{{Path: "../x"}}},
+		"colon":       {Files: []fat.File{{Path: "a:b"}}},
+		"twice":       {Files: []fat.File{{Path: "x"}, {Path: "X"}}},
+		"file folder": {Files: []fat.File{{Path: "x"}, {Path: "x/y"}}},
+		"label":       {Label: "TWELVE CHARS"},
+		"too large":   {Files: []fat.File{{Path: "x", Data: make([]byte, 65<<20)}}},
+		"long name":   {Files: []fat.File{{Path: strings.Repeat("n", 256)}}},
+	} {
+		if err := fat.Write(io.Discard, v); err == nil {
+			t.Errorf("%s: Write succeeded", name)
+		}
+	}
+}
+
+// TestAgainstTools checks volumes with fsck.vfat, blkid and mtools.
+func TestAgainstTools(t *testing.T) {
+	fsck, blkid, mcopy := tier.Tool(t, "fsck.vfat"), tier.Tool(t, "blkid"), tier.Tool(t, "mcopy")
+	for name, v := range map[string]fat.Volume{"floppy": sample(), "large": large()} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			image, tree := filepath.Join(dir, "f.img"), filepath.Join(dir, "tree")
+			if err := os.WriteFile(image, write(t, v), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(fsck, "-n", "-v", image).CombinedOutput(); err != nil {
+				t.Errorf("fsck.vfat: %v\n%s", err, out)
+			}
+			out, err := exec.Command(blkid, "-p", "-o", "export", image).CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "TYPE=vfat") || !strings.Contains(string(out), "LABEL=CONFIG-2\n") {
+				t.Errorf("blkid: %v\n%s", err, out)
+			}
+			if err := os.Mkdir(tree, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			copyOut := exec.Command(mcopy, "-s", "-n", "-i", image, "::*", tree)
+			copyOut.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=0", "LC_ALL=C.UTF-8")
+			if out, err := copyOut.CombinedOutput(); err != nil {
+				t.Fatalf("mcopy: %v\n%s", err, out)
+			}
+			for _, f := range v.Files {
+				got, err := os.ReadFile(filepath.Join(tree, f.Path))
+				if err != nil || !bytes.Equal(got, f.Data) {
+					t.Errorf("%q: content differs (%v)", f.Path, err)
+				}
+			}
+		})
+	}
+}
+
+// TestReadsOthers reads what mkfs.vfat and mtools make, in all three widths.
+func TestReadsOthers(t *testing.T) {
+	mkfs, mcopy, mmd := tier.Tool(t, "mkfs.vfat"), tier.Tool(t, "mcopy"), tier.Tool(t, "mmd")
+	for bits, size := range map[string]string{"12": "1440", "16": "16384", "32": "40960"} {
+		dir := t.TempDir()
+		image, file := filepath.Join(dir, "f.img"), filepath.Join(dir, "user_data")
+		want := strings.Repeat("context\n", 2000)
+		if err := os.WriteFile(file, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"-C", "-n", "CIDATA", "-F", bits}
+		if bits == "32" {
+			args = append(args, "-s", "1")
+		}
+		for _, command := range [][]string{
+			append(append([]string{mkfs}, args...), image, size),
+			{mmd, "-i", image, "::openstack", "::openstack/latest"},
+			{mcopy, "-i", image, file, "::openstack/latest/user_data"},
+			{mcopy, "-i", image, file, "::openstack/latest/A Long Name"},
+		} {
+			if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %v\n%s", command, err, out)
+			}
+		}
+		data, err := os.ReadFile(image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := fat.Read(bytes.NewReader(data), int64(len(data)))
+		if err != nil {
+			t.Fatalf("FAT%s: %v", bits, err)
+		}
+		files := map[string]string{"openstack/latest/user_data": want, "openstack/latest/A Long Name": want}
+		if diff := cmp.Diff(files, byPath(v)); diff != "" || v.Label != "CIDATA" {
+			t.Errorf("FAT%s: label %q (-want +got):\n%s", bits, v.Label, diff)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	const floppy = 1440 << 10
+	f.Add(write(f, fat.Volume{Label: "X", Files: []fat.File{{Path: "a/b long", Data: []byte("x")}}})[:20<<10])
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		image := make([]byte, floppy) // a whole volume, of which the start is given
+		copy(image, data)
+		_, _ = fat.Read(bytes.NewReader(image), floppy)
+	})
+}
