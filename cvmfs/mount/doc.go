@@ -2,8 +2,9 @@
 // mounts with mount(2), as root and without a helper program.
 //
 // Invariants: an inode number is a 64-bit hash of the path (of the hard link
-// group, for members of one) and does not change while the mount stands, nor
-// between mounts; attributes and names of a pinned revision are given to the
+// group, for members of one) and of a regular file's content; it does not change
+// while the mount stands, nor between mounts or revisions as long as the file is
+// the same; attributes and names of a pinned revision are given to the
 // kernel for ever, since they cannot change; page cache is kept for an inode
 // only while its content hash is the same. The mount is read-only, as a lower
 // layer of overlayfs needs it: unknown ioctls are ENOTTY, extended attributes of

@@ -27,7 +27,6 @@ type fileSystem struct {
 	timeout            time.Duration
 	pinned             bool
 	nodes              *nodes
-	server             *fuse.Server
 	started            time.Time
 	failures           atomic.Int64
 	callers            callers
@@ -64,8 +63,7 @@ func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	return f
 }
 
-func (f *fileSystem) String() string           { return "cvmfs" }
-func (f *fileSystem) Init(server *fuse.Server) { f.server = server }
+func (f *fileSystem) String() string { return "cvmfs" }
 
 // status translates an error for the kernel.
 func (f *fileSystem) status(op, path string, err error) fuse.Status {
@@ -163,7 +161,7 @@ func (f *fileSystem) at(ctx context.Context, op string, id uint64) (string, cata
 	}
 	e, err := f.r.Lookup(ctx, path)
 	status := f.status(op, path, err)
-	if status == fuse.ENOENT { // gone with the revision that had it
+	if status == fuse.ENOENT || status.Ok() && !f.nodes.is(id, path, e) { // gone with the revision that had it
 		status = fuse.Status(syscall.ESTALE)
 	}
 	return path, e, status
@@ -172,6 +170,13 @@ func (f *fileSystem) at(ctx context.Context, op string, id uint64) (string, cata
 func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	ctx, done := f.callers.patient(cancel, in.Pid)
 	defer done()
+	if in.Flags()&fuse.FUSE_GETATTR_FH != 0 {
+		if file := f.file(in.Fh()); file != nil { // as it was opened, whatever came after
+			out.SetTimeout(f.timeout)
+			f.attr(in.NodeId, file.Entry(), &out.Attr)
+			return fuse.OK
+		}
+	}
 	_, e, status := f.at(ctx, "getattr", in.NodeId)
 	if !status.Ok() {
 		return status
@@ -209,6 +214,10 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if err != nil {
 		return f.status("open", path, err)
 	}
+	if !f.nodes.is(in.NodeId, path, file.Entry()) { // the kernel looks the path up anew
+		_ = file.Close()
+		return fuse.Status(syscall.ESTALE)
+	}
 	open := &openFile{File: file, node: in.NodeId}
 	same, busy := true, false
 	if !f.pinned { // in one revision a number has one content
@@ -221,9 +230,6 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	case same:
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
-	if !same { // the size the kernel knows may be that of the content before
-		go f.server.InodeNotify(in.NodeId, -1, 0)
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next++
@@ -233,9 +239,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 }
 
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	f.mu.Lock()
-	file := f.files[in.Fh]
-	f.mu.Unlock()
+	file := f.file(in.Fh)
 	if file == nil {
 		return nil, fuse.EBADF
 	}
@@ -254,6 +258,12 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 		return nil, f.status("read", path, err)
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+func (f *fileSystem) file(handle uint64) *openFile {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.files[handle]
 }
 
 func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
@@ -316,7 +326,7 @@ func (f *fileSystem) readDir(in *fuse.ReadIn, add func(path string, e catalog.En
 		case 1:
 			d.Name = ".."
 			if slash := lastSlash(dir.path); slash >= 0 {
-				d.Ino = number(dir.path[:slash], catalog.ModeDir)
+				d.Ino = directory(dir.path[:slash])
 			} else {
 				d.Ino = in.NodeId
 			}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -56,26 +57,55 @@ func (c callers) killed(thread uint32) bool {
 	return false
 }
 
-// patient returns a context that ends when the caller is being killed. The
-// function it returns frees what watches.
+// patient returns the context of a request, which ends when its caller is being
+// killed. The function it returns frees what watches.
 func (c callers) patient(cancel <-chan struct{}, thread uint32) (context.Context, context.CancelFunc) {
-	ctx, stop := context.WithCancel(context.Background())
-	go func() {
+	p := &patience{callers: c, cancel: cancel, thread: thread, done: make(chan struct{}), over: make(chan struct{})}
+	return p, sync.OnceFunc(func() { close(p.over) })
+}
+
+// patience is the context of one request. It begins to watch when somebody waits
+// for it: most requests are answered from memory and never do.
+type patience struct {
+	callers callers
+	cancel  <-chan struct{}
+	thread  uint32
+	once    sync.Once
+	done    chan struct{} // closed when the caller is being killed
+	over    chan struct{} // closed when the request is answered
+}
+
+func (p *patience) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (p *patience) Value(any) any               { return nil }
+
+func (p *patience) Done() <-chan struct{} {
+	p.once.Do(func() { go p.watch() })
+	return p.done
+}
+
+func (p *patience) Err() error {
+	select {
+	case <-p.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func (p *patience) watch() {
+	select {
+	case <-p.over:
+		return
+	case <-p.cancel:
+	}
+	// The kernel announces the first signal only, so look again.
+	const again = 100 * time.Millisecond
+	for !p.callers.killed(p.thread) {
 		select {
-		case <-ctx.Done():
+		case <-p.over:
 			return
-		case <-cancel:
+		case <-time.After(again):
 		}
-		// The kernel announces the first signal only, so look again.
-		const again = 100 * time.Millisecond
-		for !c.killed(thread) {
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(again):
-			}
-		}
-		stop()
-	}()
-	return ctx, stop
+	}
+	close(p.done)
 }

@@ -2,6 +2,7 @@ package mount
 
 import (
 	"encoding/binary"
+	"fmt"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -21,27 +22,49 @@ type nodes struct {
 // node is one inode. A member of a hard link group is reached by the path it was
 // looked up with first; the others show the same.
 type node struct {
-	path    string
-	lineage string // what the number is the hash of; usually the path again
-	kind    uint32 // file type
-	lookups uint64 // references of the kernel
-	opens   int
-	content [20]byte // identity of the content opened last
-	known   bool     // content is set
+	path     string
+	identity identity
+	lookups  uint64 // references of the kernel
+	opens    int
+	content  [20]byte // identity of the content opened last
+	known    bool     // content is set
 }
 
 func newNodes() *nodes {
-	root := &node{kind: catalog.ModeDir, lookups: 1}
+	root := &node{identity: identify("", catalog.Entry{Mode: catalog.ModeDir}), lookups: 1}
 	return &nodes{byID: map[uint64]*node{fuse.FUSE_ROOT_ID: root}}
 }
 
-// number is the inode number of an entry as long as no other lives under it.
-func number(lineage string, kind uint32) uint64 {
-	if lineage == "" {
+// identity is a hash of what makes an entry one inode and no other.
+type identity [20]byte
+
+// identify takes the type, the path or the hard link group, and for a regular
+// file its content too. A file that changes with a new revision is thus another
+// inode, as if it had been replaced by a rename, and neither pages nor the size
+// of the old one can show up in the new one.
+func identify(path string, e catalog.Entry) identity {
+	text := make([]byte, 0, 512)
+	text = append(text, byte(e.Mode&catalog.ModeType>>12))
+	text = append(text, client.Lineage(path, e)...)
+	switch {
+	case !e.IsRegular():
+	case e.Hash.IsZero(): // its chunks are not known here
+		text = fmt.Appendf(text, "\x00%d.%d/%d", e.MTime, e.MTimeNS, e.Size)
+	default:
+		text = append(append(text, 0), e.Hash.Digest[:]...)
+	}
+	return identity(cvmfs.SHA1.Sum(text).Digest)
+}
+
+// number is the inode number of an identity as long as no other lives under it.
+func (i identity) number() uint64 { return usable(binary.LittleEndian.Uint64(i[:])) }
+
+// directory is the number of a directory.
+func directory(path string) uint64 {
+	if path == "" {
 		return fuse.FUSE_ROOT_ID
 	}
-	sum := cvmfs.SHA1.Sum(append([]byte{byte(kind >> 12)}, lineage...))
-	return usable(binary.LittleEndian.Uint64(sum.Digest[:]))
+	return identify(path, catalog.Entry{Mode: catalog.ModeDir}).number()
 }
 
 // usable keeps clear of the numbers with a meaning of their own.
@@ -52,11 +75,23 @@ func usable(id uint64) uint64 {
 	return id
 }
 
+// is reports whether a number still stands for what the repository says of its
+// path.
+func (n *nodes) is(id uint64, path string, e catalog.Entry) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := n.byID[id]
+	return known != nil && known.identity == identify(path, e)
+}
+
 // find returns the number of an entry; with refer it counts a reference of the
 // kernel and remembers the path.
 func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
-	lineage, kind := client.Lineage(path, e), e.Mode&catalog.ModeType
-	id := number(lineage, kind)
+	if path == "" {
+		return fuse.FUSE_ROOT_ID
+	}
+	who := identify(path, e)
+	id := who.number()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for {
@@ -64,7 +99,7 @@ func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
 		if known == nil {
 			break
 		}
-		if known.lineage == lineage && known.kind == kind {
+		if known.identity == who {
 			if refer {
 				known.lookups++
 			}
@@ -73,7 +108,7 @@ func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
 		id = usable(id + 1) // two hashes collide: whoever comes second moves on
 	}
 	if refer {
-		n.byID[id] = &node{path: path, lineage: lineage, kind: kind, lookups: 1}
+		n.byID[id] = &node{path: path, identity: who, lookups: 1}
 	}
 	return id
 }

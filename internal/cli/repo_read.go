@@ -31,7 +31,7 @@ type repoSource struct {
 func (s *repoSource) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&s.name, "name", "", "name of the repository (default: last part of its URL)")
-	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key")
+	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key (default: NAME.pub in the folder keys below MICA_HOME)")
 	f.StringSliceVar(&s.servers, "server", nil, "further base URLs to fall back to")
 	f.StringVar(&s.proxy, "proxy", "DIRECT", "proxies, as in CVMFS_HTTP_PROXY")
 	f.StringVar(&s.cache, "cache", "", "cache directory (default: one for the repository below the user's cache directory)")
@@ -81,6 +81,12 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 		opt.MasterKeys = append(opt.MasterKeys, keys...)
 	}
 	if len(s.keys) == 0 && s.rootHash == "" {
+		var err error
+		if opt.MasterKeys, err = a.publicKeys("", "", opt.Name); err != nil {
+			return opt, err
+		}
+	}
+	if len(opt.MasterKeys) == 0 && s.rootHash == "" {
 		return opt, fail.New(fail.Usage, "no key to verify repository %q with", opt.Name).
 			Hint("give the file of its public master key with --key").
 			Hint("or the hash of a root catalogue you trust with --root-hash")
