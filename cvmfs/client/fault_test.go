@@ -19,8 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/internal/tier"
@@ -222,6 +220,7 @@ func describePath(ctx context.Context, r *client.Repository, path string) (line,
 }
 
 func TestTransientFaults(t *testing.T) {
+	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
 	want := expected(t, 3)
 	for name, f := range map[string]fault{"cuts": cuts, "garbles": garbles, "shortens": shortens, "captures": captures} {
@@ -272,6 +271,7 @@ func TestDeadServer(t *testing.T) {
 }
 
 func TestProxy(t *testing.T) {
+	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
 	origin := serve(t, repo)
 	var seen atomic.Int32
@@ -488,6 +488,7 @@ func TestRefresh(t *testing.T) {
 }
 
 func TestOfflineStart(t *testing.T) {
+	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
 	server := newRogue(t, repo)
 	opt := options(t, server.url)
@@ -527,303 +528,4 @@ func mustHash(t testing.TB, text string) cvmfs.Hash {
 		t.Fatal(err)
 	}
 	return h
-}
-
-func TestOneDownloadForMany(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	r := open(t, options(t, server.url))
-	e, err := r.Lookup(t.Context(), "/README")
-	if err != nil {
-		t.Fatal(err)
-	}
-	path := "/" + e.Hash.ObjectPath(cvmfs.SuffixNone)
-	release := make(chan struct{})
-	server.set(func(p string, _ int) fault {
-		if p != path {
-			return nil
-		}
-		return func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-			<-release
-			files.ServeHTTP(w, r)
-		}
-	})
-	const readers = 20
-	var wg sync.WaitGroup
-	var failed, cancelled atomic.Int32
-	first, giveUp := context.WithCancel(t.Context())
-	for i := range readers {
-		ctx := t.Context()
-		if i == 0 {
-			ctx = first
-		}
-		wg.Go(func() {
-			f, err := r.Open(ctx, "/README")
-			switch {
-			case errors.Is(err, context.Canceled):
-				cancelled.Add(1)
-			case err != nil:
-				failed.Add(1)
-				t.Error(err)
-			default:
-				_ = f.Close()
-			}
-		})
-		if i == 0 { // the first one starts the download, and then gives up
-			for server.count(path) == 0 {
-				time.Sleep(time.Millisecond)
-			}
-		}
-	}
-	time.Sleep(20 * time.Millisecond)
-	giveUp()
-	time.Sleep(20 * time.Millisecond)
-	close(release)
-	wg.Wait()
-	if server.count(path) != 1 || cancelled.Load() != 1 || failed.Load() != 0 {
-		t.Errorf("%d requests, %d cancelled, %d failed; want 1, 1, 0", server.count(path), cancelled.Load(), failed.Load())
-	}
-}
-
-// When all have given up the download ends.
-func TestDownloadNobodyWaitsFor(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	r := open(t, options(t, server.url))
-	gone := make(chan struct{})
-	server.set(func(string, int) fault {
-		return func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-			<-r.Context().Done()
-			close(gone)
-		}
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := r.Open(ctx, "/README"); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Open: error %v, want %v", err, context.DeadlineExceeded)
-	}
-	select {
-	case <-gone:
-	case <-time.After(5 * time.Second):
-		t.Error("the download goes on")
-	}
-	server.set(nil)
-	if f, err := r.Open(t.Context(), "/README"); err != nil {
-		t.Errorf("the next reader: %v", err)
-	} else {
-		_ = f.Close()
-	}
-}
-
-func TestDamagedCache(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	want := expected(t, 3)
-	for name, test := range map[string]struct {
-		unclean bool
-		damage  func(path string, data []byte) []byte
-	}{
-		"emptied":            {false, func(string, []byte) []byte { return nil }},
-		"truncated":          {false, func(_ string, d []byte) []byte { return d[:len(d)/2] }},
-		"bit flip and crash": {true, func(_ string, d []byte) []byte { return append(bytes.Clone(d[:len(d)-1]), d[len(d)-1]^1) }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := newRogue(t, repo)
-			opt := options(t, server.url)
-			r, err := client.Open(t.Context(), opt)
-			if err != nil {
-				t.Fatal(err)
-			}
-			compare(t, tree(t, r, ""), want)
-			if err := r.Close(); err != nil {
-				t.Fatal(err)
-			}
-			for _, f := range cached(t, opt.CacheDir) {
-				data, err := os.ReadFile(f)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(data) == 0 {
-					continue
-				}
-				// Written in place, as a bad disk does, so that attributes stay.
-				if err := os.WriteFile(f, test.damage(f, data), 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if test.unclean {
-				if err := os.WriteFile(filepath.Join(opt.CacheDir, "running."+small), nil, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			}
-			server.set(nil)
-			compare(t, tree(t, open(t, opt), ""), want)
-			if server.total() < 150 {
-				t.Errorf("%d requests, want every damaged object again", server.total())
-			}
-		})
-	}
-}
-
-// T32: an empty certificate in the cache is no certificate.
-func TestEmptyCertificate(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	data, err := os.ReadFile(filepath.Join(repo, ".cvmfspublished"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := cvmfs.ParseManifest(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opt := options(t, "file://"+repo)
-	name := filepath.Join(opt.CacheDir, strings.TrimPrefix(m.Certificate.ObjectPath(cvmfs.SuffixNone), "data/"))
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(name, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	open(t, opt)
-	if fi, err := os.Stat(name); err != nil || fi.Size() == 0 {
-		t.Errorf("the empty certificate stays: %v", err)
-	}
-}
-
-func TestQuota(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	opt := options(t, "file://"+repo)
-	opt.Quota = 600 << 10
-	r := open(t, opt)
-	want := expected(t, 3)
-	if err := r.Pin(t.Context(), "/README"); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		compare(t, tree(t, r, ""), want)
-	}
-	r.DetachCatalogs()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		if used, _ := r.CacheUsage(); used <= opt.Quota {
-			break
-		}
-		if time.Now().After(deadline) {
-			used, _ := r.CacheUsage()
-			t.Fatalf("%d bytes in a cache of %d", used, opt.Quota)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	var onDisk int64
-	for _, f := range cached(t, opt.CacheDir) {
-		fi, err := os.Stat(f)
-		if err != nil {
-			continue
-		}
-		onDisk += (fi.Size() + 4095) / 4096 * 4096
-	}
-	if onDisk > opt.Quota+64<<10 || onDisk == 0 {
-		t.Errorf("%d bytes on disk, quota %d", onDisk, opt.Quota)
-	}
-	// What is pinned outlives every eviction.
-	_ = r.EvictCache(t.Context(), 0) // the root catalogue stays in any case
-	e, err := r.Lookup(t.Context(), "/README")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(opt.CacheDir, strings.TrimPrefix(e.Hash.ObjectPath(cvmfs.SuffixNone), "data/"))); err != nil {
-		t.Errorf("the pinned file was evicted: %v", err)
-	}
-	compare(t, tree(t, r, ""), want)
-}
-
-func TestCacheVanishes(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	opt := options(t, "file://"+repo)
-	r := open(t, opt)
-	want := expected(t, 3)
-	compare(t, tree(t, r, ""), want)
-	r.DetachCatalogs()
-	// Its content: made anew.
-	list, err := os.ReadDir(opt.CacheDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range list {
-		if err := os.RemoveAll(filepath.Join(opt.CacheDir, e.Name())); err != nil {
-			t.Fatal(err)
-		}
-	}
-	compare(t, tree(t, r, ""), want)
-	// Itself: memory has to do.
-	r.DetachCatalogs()
-	if err := os.RemoveAll(opt.CacheDir); err != nil {
-		t.Fatal(err)
-	}
-	compare(t, tree(t, r, ""), want)
-}
-
-func TestTwoClientsOneCache(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	opt := options(t, serve(t, repo))
-	opt.Quota = 500 << 10 // so that they evict from each other
-	opt.MaxCatalogs = 3
-	want := expected(t, 3)
-	var wg sync.WaitGroup
-	for range 2 {
-		r := open(t, opt)
-		for range 2 {
-			wg.Go(func() {
-				for range 2 {
-					compare(t, tree(t, r, ""), want)
-				}
-			})
-		}
-	}
-	wg.Wait()
-}
-
-func TestStopWriting(t *testing.T) {
-	repo := unpack(t, "repo.tar.gz")
-	opt := options(t, "file://"+repo)
-	r := open(t, opt)
-	r.StopWriting()
-	before := len(cached(t, opt.CacheDir))
-	compare(t, tree(t, r, ""), expected(t, 3))
-	if after := len(cached(t, opt.CacheDir)); after != before {
-		t.Errorf("%d objects were written", after-before)
-	}
-	if _, err := os.Stat(filepath.Join(opt.CacheDir, "running."+small)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the cache is not marked clean: %v", err)
-	}
-}
-
-// A disk much smaller than what is read.
-func TestDiskFull(t *testing.T) {
-	tier.Root(t)
-	repo := unpack(t, "repo.tar.gz")
-	for _, size := range []string{"400k", "1300k"} {
-		t.Run(size, func(t *testing.T) {
-			disk := t.TempDir()
-			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "nr_inodes=2000,size="+size); err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(disk, 0); err != nil {
-					t.Error(err)
-				}
-			})
-			opt := options(t, serve(t, repo))
-			opt.CacheDir = disk
-			r, err := client.Open(t.Context(), opt)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for range 2 {
-				compare(t, tree(t, r, ""), expected(t, 3))
-			}
-			if err := r.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-	}
 }
