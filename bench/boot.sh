@@ -42,6 +42,14 @@ banner() {
 	return 1
 }
 
+# downloads: what the machine's client fetched, and the most memory it used
+downloads() {
+	"$mica" ssh --user root bench -- /run/initramfs/bin/mica-guest status | awk '$1 == "\"repository\":" {r = 1}
+		r && $1 == "\"objects\":" {o = $2} r && $1 == "\"bytes\":" {b = $2}
+		r && $1 == "\"peak_memory\":" {m = $2; r = 0}
+		END {printf "%.1f MB in %d objects downloaded, client memory at most %.1f MB\n", b / 1e6, o, m / 1e6}'
+}
+
 # --- the yardstick: ext4 disk and initramfs ---
 yardstick() {
 	local work=$out/ext4 release
@@ -115,13 +123,13 @@ for run in $(seq "$runs"); do
 	"$mica" create bench examples/demo.context --image build/demo/mica.iso --progress none >/dev/null 2>&1
 	mcold=$(since "$began")
 	"$mica" ssh --user root bench -- sync
-	facts=$("$mica" ssh --user root bench -- /run/initramfs/bin/mica-guest status --summary)
+	facts=$(downloads)
 	"$mica" stop --shutdown bench >/dev/null
 	began=$(now)
 	"$mica" start bench >/dev/null 2>&1
 	banner "$("$mica" ssh-config bench | awk '$1 == "Port" {print $2}')"
 	mwarm=$(since "$began")
-	warmfacts=$("$mica" ssh --user root bench -- /run/initramfs/bin/mica-guest status --summary)
+	warmfacts=$(downloads)
 	"$mica" destroy --force bench >/dev/null
 	cp --sparse=always "$out/ext4/disk" "$out/ext4/run"
 	ecold=$(ext4boot "$out/ext4/run")

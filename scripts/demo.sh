@@ -52,7 +52,9 @@ echo "demo: logging in"
 "$mica" ssh demo -- 'echo; . /etc/os-release; echo "operating system:   $PRETTY_NAME, host name $(hostname)";
 	echo "left by the script: $(cat /var/lib/mica-demo.txt)"'
 echo "boot image:         $(stat -c %s "$iso") bytes"
-echo "downloaded:         $("$mica" ssh demo -- sudo /run/initramfs/bin/mica-guest status --summary)"
+"$mica" ssh --user root demo -- /run/initramfs/bin/mica-guest status |
+	awk '$1 == "\"objects\":" {o = $2} $1 == "\"bytes\":" {b = $2}
+		END {printf "downloaded:         %.1f MB in %d objects, until now\n", b / 1e6, o}'
 echo
 echo "demo: done in $(($(date +%s) - began)) s. The machine stays up; try"
 echo "  bin/mica list            bin/mica show demo      bin/mica logs demo"

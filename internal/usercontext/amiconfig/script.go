@@ -3,6 +3,7 @@ package amiconfig
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 	"time"
@@ -144,11 +145,22 @@ exec busybox ps "$@"
 
 // twice returns a warning when cloud-init will run the same script again.
 func twice(root *guest.Root, script usercontext.Script) string {
-	if !root.Exists("/usr/bin/cloud-init") || root.Exists("/etc/cloud/cloud-init.disabled") {
+	if !root.Exists("/usr/bin/cloud-init") || root.Exists("/etc/cloud/cloud-init.disabled") || masked(root, "cloud-final.service") {
 		return ""
 	}
 	if strings.Contains(string(script.Text), "amiconfig") {
 		return ""
 	}
 	return fmt.Sprintf("the script (line %d) will run twice: cloud-init runs it too, and it does not look who called it", script.Line)
+}
+
+// masked reports whether a unit is masked: a link to /dev/null, as the boot leaves
+// for cloud-init when the context holds nothing for it.
+func masked(root *guest.Root, unit string) bool {
+	for _, dir := range []string{"/etc/systemd/system/", "/run/systemd/system/"} {
+		if fi, err := root.Stat(dir + unit); err == nil && fi.Mode()&fs.ModeDevice != 0 {
+			return true
+		}
+	}
+	return false
 }

@@ -1,10 +1,15 @@
 package amiconfig
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/plugins"
@@ -304,6 +309,20 @@ func TestTraps(t *testing.T) {
 			if warned(rep, "run twice") != want {
 				t.Errorf("%q: warnings %v, want a warning: %v", text, rep.Warnings, want)
 			}
+		}
+	})
+	t.Run("cloud-init is masked for this boot", func(t *testing.T) {
+		tier.Root(t) // makes a device
+		dir := tree(t, map[string]string{"usr/bin/cloud-init": "", "run/systemd/system/.empty": "", "dev/.empty": ""})
+		if err := unix.Mknod(filepath.Join(dir, "dev/null"), unix.S_IFCHR|0o666, 1<<8|3); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/dev/null", filepath.Join(dir, "run/systemd/system/cloud-final.service")); err != nil {
+			t.Fatal(err)
+		}
+		rep := apply(t, open(t, dir, shellOnly{t, dir}), Input{UserData: []byte("#!/bin/sh\nexit 0\n")}, Options{})
+		if warned(rep, "run twice") {
+			t.Errorf("warnings %v, want none: cloud-init does not run", rep.Warnings)
 		}
 	})
 }
