@@ -108,6 +108,7 @@ func commands(a *app) []*cobra.Command {
 		newDestroy(a),
 		newGC(a),
 		newImage(a),
+		newMetadata(a),
 		newContext(a),
 		newRepo(a),
 		newVersion(a),

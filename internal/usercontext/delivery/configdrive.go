@@ -11,7 +11,7 @@ var configDrive = Kind{Name: "config-2", Label: "CONFIG-2", Files: func(userData
 		iso9660.Bytes("readme", 0o444, []byte("Context of a micro virtual appliance.\nIt is read once, when the machine first starts.\n")),
 		iso9660.Bytes("ec2/latest/meta-data.json", 0o444, document(m.ec2())),
 		iso9660.Bytes("ec2/latest/user-data", 0o444, userData),
-		iso9660.Bytes("openstack/latest/meta_data.json", 0o444, document(m.openStack())),
+		iso9660.Bytes("openstack/latest/meta_data.json", 0o444, m.OpenStack()),
 		iso9660.Bytes("openstack/latest/user_data", 0o444, userData),
 	}
 	if m.NetworkConfig != nil {

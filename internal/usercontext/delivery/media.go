@@ -90,7 +90,7 @@ func content(f iso9660.File) ([]byte, error) {
 }
 
 func (k Kind) tree(userData []byte, m Meta) ([]iso9660.File, error) {
-	m, err := m.complete(userData)
+	m, err := m.Complete(userData)
 	if err != nil {
 		return nil, err
 	}

@@ -28,8 +28,10 @@ type Meta struct {
 // identity is the namespace of computed instance identifiers.
 var identity = uuid.NewSHA1(uuid.NameSpaceURL, []byte("https://github.com/micavm/mica/instance"))
 
-// complete fills in and checks what the media need.
-func (m Meta) complete(userData []byte) (Meta, error) {
+// Complete checks the metadata, cleans the keys and fills in the instance
+// identifier. The media do so themselves; whoever serves metadata in another way
+// does it first.
+func (m Meta) Complete(userData []byte) (Meta, error) {
 	keys := make([]string, 0, len(m.PublicKeys))
 	for _, k := range m.PublicKeys {
 		if k = strings.TrimSpace(k); k == "" {
@@ -56,6 +58,9 @@ func (m Meta) complete(userData []byte) (Meta, error) {
 	}
 	return m, nil
 }
+
+// OpenStack is the document meta_data.json of complete metadata.
+func (m Meta) OpenStack() []byte { return document(m.openStack()) }
 
 // openStack is meta_data.json of OpenStack. cloud-init insists on uuid.
 func (m Meta) openStack() map[string]any {
