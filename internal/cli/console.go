@@ -40,7 +40,7 @@ quiet for a second, or ten seconds have passed.`,
 			if err != nil {
 				return err
 			}
-			defer conn.Close() //nolint:errcheck // nothing is buffered
+			defer conn.Close()
 			return a.converse(cmd.Context(), conn, args[0])
 		},
 	}

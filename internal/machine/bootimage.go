@@ -63,7 +63,7 @@ func checkBootImage(path string) error {
 		}
 		return fmt.Errorf("opening boot image: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return fmt.Errorf("opening boot image: %w", err)
@@ -98,7 +98,7 @@ func (f *Fleet) adoptImage(ctx context.Context, s Spec) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("opening boot image: %w", err)
 	}
-	defer src.Close() //nolint:errcheck // read only
+	defer src.Close()
 	h := sha256.New()
 	size, err := io.Copy(h, reader{ctx, src})
 	if err != nil {

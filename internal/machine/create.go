@@ -54,7 +54,7 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 			f.say("%s", w)
 		}
 	}
-	return report, f.checkPorts(o.Spec)
+	return report, f.checkPorts(ctx, o.Spec)
 }
 
 func taken(name string) error {
@@ -117,7 +117,7 @@ func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
 		Schema: recordSchema, Phase: PhaseCreating, Created: f.now().UTC(), User: user, Context: o.ContextFrom,
 		Instance: Instance{Spec: spec}, Journal: []Step{},
 	}
-	if err := f.pickPorts(r, nil); err != nil {
+	if err := f.pickPorts(ctx, r, nil); err != nil {
 		return nil, err
 	}
 	fresh, err := os.MkdirTemp(f.Home.machines(), newPrefix)

@@ -165,7 +165,7 @@ func NewRegistry(env Env, factories ...Factory) *Registry {
 	r := &Registry{drivers: map[string]Driver{}}
 	for _, f := range factories {
 		if _, twice := r.drivers[f.Name]; twice {
-			panic("machine: two drivers named " + f.Name)
+			panic("machine: two drivers named " + f.Name) //nolint:forbidigo // a mistake in the list of drivers
 		}
 		r.names = append(r.names, f.Name)
 		r.drivers[f.Name] = f.New(env)

@@ -1,5 +1,7 @@
 package machine
 
+import "github.com/micavm/mica/internal/stage"
+
 // Reached makes f call do at each step of making and removing a machine.
 func (f *Fleet) Reached(do func(step string)) { f.reached = do }
 
@@ -10,3 +12,13 @@ var (
 	Nearest        = nearest
 	CheckBootImage = checkBootImage
 )
+
+// FeedEvents returns the events in console output that comes in pieces.
+func FeedEvents(pieces ...[]byte) []stage.Event {
+	var all []stage.Event
+	var parse events
+	for _, p := range pieces {
+		parse.feed(p, func(e stage.Event) { all = append(all, e) })
+	}
+	return all
+}

@@ -255,7 +255,7 @@ func (f *Fleet) start(ctx context.Context, h *held) error {
 	}
 	taken := map[int]bool{}
 	for {
-		if err := f.pickPorts(h.Record, taken); err != nil {
+		if err := f.pickPorts(ctx, h.Record, taken); err != nil {
 			return err
 		}
 		if err := f.note(h.Record, "start", ""); err != nil {
@@ -264,7 +264,7 @@ func (f *Fleet) start(ctx context.Context, h *held) error {
 		err := h.driver.Start(ctx, h.Instance)
 		var port *PortTaken
 		if !errors.As(err, &port) {
-			return err
+			return noSpace(err)
 		}
 		if port.Port == 0 || taken[port.Port] || !h.isAuto(port.Port) {
 			return fail.New(fail.Conflict, "starting %q: %w", h.spec().Name, err).
@@ -292,7 +292,7 @@ func (f *Fleet) Save(ctx context.Context, name string) (bool, error) {
 			return fail.New(fail.Usage, "driver %q cannot save a running machine", h.spec().Driver).
 				Hint("use 'mica stop --shutdown' or 'mica stop --power-off'")
 		}
-		return s.Save(ctx, h.Instance)
+		return noSpace(s.Save(ctx, h.Instance))
 	})
 }
 

@@ -217,7 +217,7 @@ func stageError(name string, e stage.Event) error {
 	}
 	err := fail.New(fail.Failed, "%s: stage %s failed: %s", name, e.Stage, what)
 	if e.Remedy != "" {
-		err.Hint("%s", e.Remedy)
+		err = err.Hint("%s", e.Remedy)
 	}
 	return err.Hint("'mica logs --raw %s' shows all of its console", name)
 }
@@ -305,7 +305,7 @@ func greets(ctx context.Context, port int) bool {
 	if err != nil {
 		return false
 	}
-	defer conn.Close() //nolint:errcheck // only read from
+	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	// RFC 4253, 4.2: other lines may come before the one that starts with SSH-.

@@ -131,7 +131,7 @@ func used(path string) int64 {
 		}
 		if info, err := d.Info(); err == nil {
 			if st, ok := info.Sys().(*syscall.Stat_t); ok && links(info) < 2 {
-				total += int64(st.Blocks) * 512
+				total += st.Blocks * 512
 			}
 		}
 		return nil

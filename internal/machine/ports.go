@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"net"
 	"slices"
 	"strconv"
@@ -18,11 +19,11 @@ const (
 // pickPorts chooses the automatic host ports of a machine: the ones it has, if
 // they are free, else ones that no other machine's record claims. It changes
 // the record in memory only.
-func (f *Fleet) pickPorts(r *Record, taken map[int]bool) error {
+func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool) error {
 	var claimed map[int]bool
 	forwards := slices.Clone(r.Instance.Spec.Forwards)
 	for i, fwd := range forwards {
-		if !fwd.Auto || fwd.Host != 0 && !taken[fwd.Host] && portFree(fwd.Host) {
+		if !fwd.Auto || fwd.Host != 0 && !taken[fwd.Host] && portFree(ctx, fwd.Host) {
 			continue
 		}
 		if claimed == nil {
@@ -32,7 +33,7 @@ func (f *Fleet) pickPorts(r *Record, taken map[int]bool) error {
 			}
 		}
 		port := firstPort
-		for claimed[port] || taken[port] || !portFree(port) {
+		for claimed[port] || taken[port] || !portFree(ctx, port) {
 			if port++; port > lastPort {
 				return fail.New(fail.Conflict, "no free port between %d and %d", firstPort, lastPort).Hint("name one with --port")
 			}
@@ -65,9 +66,9 @@ func (f *Fleet) claimedPorts(except string) map[int]bool {
 
 // checkPorts refuses ports that the user named and another program holds.
 // A port can still be lost between here and the start: then the driver says so.
-func (f *Fleet) checkPorts(s Spec) error {
+func (f *Fleet) checkPorts(ctx context.Context, s Spec) error {
 	for _, fwd := range s.Forwards {
-		if !fwd.Auto && !portFree(fwd.Host) {
+		if !fwd.Auto && !portFree(ctx, fwd.Host) {
 			return fail.New(fail.Conflict, "port %d of this computer is taken, or not allowed", fwd.Host).
 				Hint("name another one, or leave the choice to mica with 'auto'")
 		}
@@ -76,9 +77,9 @@ func (f *Fleet) checkPorts(s Spec) error {
 }
 
 // portFree tries to listen. The listener is closed at once and never accepts,
-// so nothing lingers.
-func portFree(port int) bool {
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+// so nothing lingers. That ctx has ended makes no port a taken one.
+func portFree(ctx context.Context, port int) bool {
+	l, err := new(net.ListenConfig).Listen(context.WithoutCancel(ctx), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 	if err != nil {
 		return false
 	}

@@ -38,7 +38,7 @@ func sshServer(t *testing.T, host ssh.Signer, authorized []byte) int {
 		return nil, nil
 	}}
 	config.AddHostKey(host)
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func serveSSH(conn net.Conn, config *ssh.ServerConfig) {
 	if err != nil {
 		return
 	}
-	defer server.Close() //nolint:errcheck // a test
+	defer server.Close()
 	go ssh.DiscardRequests(requests)
 	for c := range channels {
 		channel, requests, err := c.Accept()

@@ -31,6 +31,9 @@ type Case struct {
 	Patience time.Duration
 	// AtOnce is how many machines run at the same time at most; zero is four.
 	AtOnce int
+	// Parallel lets the parts of the suite run beside each other, where the
+	// driver's platform is light.
+	Parallel bool
 }
 
 // Run tests everything that machine.Driver promises, and every optional power
@@ -66,6 +69,9 @@ func Run(t *testing.T, c Case) {
 		{"log", (*suite).logOfOneRun},
 	} {
 		t.Run(one.name, func(t *testing.T) {
+			if c.Parallel && !strings.Contains(one.name, "port") { // ports freed by one are soon taken by another
+				t.Parallel()
+			}
 			one.test(&suite{T: t, Case: c, driver: c.New(t)})
 		})
 	}
@@ -260,7 +266,7 @@ func (s *suite) listen() (net.Listener, int) {
 func (s *suite) portTaken() {
 	i := s.create(Guest{})
 	l, port := s.listen()
-	defer l.Close() //nolint:errcheck // a test
+	defer l.Close()
 	i.Spec.Forwards = []machine.Forward{{Host: port, Guest: 22}}
 	var taken *machine.PortTaken
 	if err := s.driver.Start(s.Context(), i); !errors.As(err, &taken) || taken.Port != port {
@@ -279,17 +285,21 @@ func (s *suite) forwarded() {
 	s.must("Start", s.driver.Start(s.Context(), i))
 	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	s.eventually("the port accepts", func() bool {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
+		return s.accepts(address)
 	})
 	s.must("Stop", s.driver.Stop(s.Context(), i, machine.PowerOff))
-	if conn, err := net.DialTimeout("tcp", address, time.Second); err == nil {
-		_ = conn.Close()
+	if s.accepts(address) {
 		s.Error("the port still accepts after Stop")
 	}
+}
+
+func (s *suite) accepts(address string) bool {
+	d := net.Dialer{Timeout: time.Second}
+	conn, err := d.DialContext(s.Context(), "tcp", address)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 func (s *suite) shutdown() {

@@ -26,8 +26,14 @@ func checkAccel(accel string) error {
 	return fail.New(fail.Usage, "unknown --accel %q", accel).Hint("use auto, kvm or tcg")
 }
 
+// layout numbers the set of devices that args gives a machine. Saved memory
+// loads only into the same set: whoever changes it counts on, and keeps the old
+// set for layouts below, or they are refused.
+const layout = 1
+
 // launch is how one QEMU is started; launch.json and saved.json hold it.
 type launch struct {
+	Layout  int    `json:"layout"`
 	Accel   string `json:"accel"`
 	Machine string `json:"machine"`           // machine type; versioned once QEMU has told it
 	Version string `json:"version,omitempty"` // of QEMU

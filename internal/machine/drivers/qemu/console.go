@@ -55,7 +55,7 @@ func (d *Driver) Log(_ context.Context, i machine.Instance, offset int64) ([]byt
 	if err != nil {
 		return nil, fmt.Errorf("reading console log: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data := make([]byte, maxLog)
 	n, err := f.ReadAt(data, offset)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -70,7 +70,7 @@ func (d *Driver) Describe(ctx context.Context, i machine.Instance) (map[string]s
 	if info, err := os.Stat(i.Spec.Path(diskFile)); err == nil {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			const block = 512 // st_blocks counts these whatever the file system's own blocks are
-			facts["disk_used_bytes"] = strconv.FormatInt(int64(st.Blocks)*block, 10)
+			facts["disk_used_bytes"] = strconv.FormatInt(st.Blocks*block, 10)
 		}
 	}
 	if info, err := os.Stat(i.Spec.Path(stateFile)); err == nil {

@@ -22,13 +22,13 @@ func kvmOpens(device string) error {
 	if err != nil {
 		e := fail.New(fail.HostLacks, "KVM is not usable: %w", err)
 		if errors.Is(err, fs.ErrPermission) {
-			e.Hint("add yourself to the group of %s (often kvm), then log in again", device)
+			e = e.Hint("add yourself to the group of %s (often kvm), then log in again", device)
 		} else {
-			e.Hint("switch virtualization on in the firmware, and load kvm_intel or kvm_amd")
+			e = e.Hint("switch virtualization on in the firmware, and load kvm_intel or kvm_amd")
 		}
 		return e.Hint("or pass --accel tcg to run by emulation, several times slower")
 	}
-	defer f.Close() //nolint:errcheck // nothing written
+	defer f.Close()
 	version, err := unix.IoctlRetInt(int(f.Fd()), kvmGetAPIVersion)
 	if err != nil || version != kvmAPIVersion {
 		return fail.New(fail.HostLacks, "%s does not speak KVM's interface %d", device, kvmAPIVersion).Hint("pass --accel tcg")

@@ -25,7 +25,7 @@ func holder(dir string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for qemu: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
 		return 0, fmt.Errorf("looking for qemu: %s: %w", f.Name(), err)
@@ -36,16 +36,46 @@ func holder(dir string) (int, error) {
 	return int(lock.Pid), nil
 }
 
-// gone waits until no process holds the pid file.
-func gone(ctx context.Context, dir string) error {
+// qemu is a process that holds a machine's pid file.
+type qemu struct {
+	handle
+	dir string
+	pid int
+}
+
+// find returns the machine's process, or nil where there is none. The handle
+// stays with that process when its number is given to another.
+func find(dir string) (*qemu, error) {
 	for {
 		pid, err := holder(dir)
 		if err != nil || pid == 0 {
+			return nil, err
+		}
+		h, err := openHandle(pid)
+		if err != nil {
+			return nil, fmt.Errorf("looking at qemu (process %d): %w", pid, err)
+		}
+		if again, err := holder(dir); err == nil && again == pid {
+			return &qemu{h, dir, pid}, nil
+		}
+		h.close() // it ended in between
+	}
+}
+
+// gone waits until the process has ended. It frees its files one after the
+// other: the lock may be gone while a forwarded port is still held.
+func (q *qemu) gone(ctx context.Context) error {
+	for {
+		pid, err := holder(q.dir)
+		if err != nil {
 			return err
+		}
+		if pid != q.pid && q.ended() {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for qemu (process %d) to end: %w", pid, ctx.Err())
+			return fmt.Errorf("waiting for qemu (process %d) to end: %w", q.pid, ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -60,38 +90,27 @@ const (
 // end ends the machine's QEMU at once: by the monitor, so that it flushes its
 // disks, and by the signal that cannot be ignored if that does not work.
 func end(ctx context.Context, dir string) error {
-	pid, err := holder(dir)
-	if err != nil || pid == 0 {
+	q, err := find(dir)
+	if err != nil || q == nil {
 		return err
 	}
+	defer q.close()
 	polite, cancel := context.WithTimeout(ctx, quitPatience)
 	defer cancel()
 	if m, err := connect(polite, dir, controlSocket); err == nil {
 		_ = m.call(polite, "quit", nil, nil) // it may end before it answers
 		m.close()
-		if gone(polite, dir) == nil {
+		if q.gone(polite) == nil {
 			return nil
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("ending qemu: %w", err)
 	}
-	return kill(ctx, dir, pid)
-}
-
-func kill(ctx context.Context, dir string, pid int) error {
-	p, err := os.FindProcess(pid) // from here on p is that process and no later one of its number
-	if err != nil {
-		return fmt.Errorf("ending qemu: %w", err)
+	if err := q.kill(); err != nil {
+		return fmt.Errorf("ending qemu (process %d): %w", q.pid, err)
 	}
-	defer p.Release() //nolint:errcheck // nothing to lose
-	if again, err := holder(dir); err != nil || again != pid {
-		return err
-	}
-	if err := p.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("ending qemu: %w", err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, killPatience)
+	ctx, cancel = context.WithTimeout(ctx, killPatience)
 	defer cancel()
-	return gone(ctx, dir)
+	return q.gone(ctx)
 }

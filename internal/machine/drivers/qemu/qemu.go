@@ -84,7 +84,7 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 	if err != nil {
 		e := fail.New(fail.HostLacks, "QEMU cannot be run: %w", err)
 		if fail.Is(err, fail.HostLacks) || errors.Is(err, fs.ErrNotExist) {
-			e.Hint("install it: package qemu-system-x86 on Debian, Ubuntu and Fedora, qemu-kvm on RHEL, qemu elsewhere").
+			e = e.Hint("install it: package qemu-system-x86 on Debian, Ubuntu and Fedora, qemu-kvm on RHEL, qemu elsewhere").
 				Hint("or name the program in MICA_QEMU")
 		}
 		return r, e

@@ -41,7 +41,9 @@ func newFake(t *testing.T) machine.Driver {
 	}})
 }
 
-func TestConformance(t *testing.T) { drivertest.Run(t, drivertest.Case{New: newFake}) }
+func TestConformance(t *testing.T) {
+	drivertest.Run(t, drivertest.Case{New: newFake, Parallel: true, Patience: 30 * time.Second})
+}
 
 func TestConformanceQEMU(t *testing.T) {
 	tier.Full(t)
@@ -171,6 +173,27 @@ func TestDamagedState(t *testing.T) {
 	}
 	if err := d.Start(t.Context(), i); err != nil {
 		t.Errorf("Start after the memory was dropped: %v", err)
+	}
+}
+
+// TestOtherLayout sees that memory saved with other devices is not loaded.
+func TestOtherLayout(t *testing.T) {
+	d := newFake(t)
+	i := fresh(t, d, "tcg")
+	if err := d.Start(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.(machine.Saver).Save(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(i.Spec.Path("saved.json"), []byte(`{"layout": 99, "accel": "tcg", "machine": "q35"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Start(t.Context(), i); err == nil || !strings.Contains(err.Error(), "another version of mica") {
+		t.Errorf("Start = %v, want a refusal", err)
+	}
+	if got := state(t, d, i); got != machine.Saved {
+		t.Errorf("State = %q, want saved", got)
 	}
 }
 

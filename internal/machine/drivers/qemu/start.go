@@ -92,7 +92,7 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	if err := os.Rename(s.Path(consoleFile), s.Path(lastConsole)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the last console log: %w", err)
 	}
-	l := launch{Accel: accelTCG, Machine: freshMachine, Sandbox: true}
+	l := launch{Layout: layout, Accel: accelTCG, Machine: freshMachine, Sandbox: true}
 	forced := s.Accel == accelKVM
 	if forced {
 		if err := d.kvmOpens(); err != nil {

@@ -25,14 +25,15 @@ func (d *Driver) Stop(ctx context.Context, i machine.Instance, how machine.StopM
 
 // shutdown presses the power button and waits.
 func (d *Driver) shutdown(ctx context.Context, i machine.Instance) error {
-	pid, err := holder(i.Spec.Dir)
-	if err != nil || pid == 0 {
+	q, err := find(i.Spec.Dir)
+	if err != nil || q == nil {
 		return err
 	}
+	defer q.close()
 	if err := d.command(ctx, i, "system_powerdown"); err != nil {
 		return err
 	}
-	return gone(ctx, i.Spec.Dir)
+	return q.gone(ctx)
 }
 
 // command runs one command without arguments on a monitor of its own.
@@ -117,7 +118,7 @@ func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 		return err
 	}
 	defer m.close()
-	l := launch{Accel: accelTCG}
+	l := launch{Layout: layout}
 	if err := readJSON(s.Path(launchFile), &l); err != nil {
 		// The command that started it was killed just before writing this down.
 		if l.Accel, err = accelOf(ctx, m); err != nil {
@@ -137,7 +138,7 @@ func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // Sync reports
+	defer f.Close()
 	if err := m.call(ctx, "migrate-set-parameters", map[string]any{"max-bandwidth": int64(16 << 30)}, nil); err != nil {
 		return err
 	}
@@ -164,7 +165,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	return f.Sync()
 }
 
@@ -228,14 +229,18 @@ func (m *monitor) migration(ctx context.Context) (failed error, over bool, err e
 
 // restore starts the machine from its saved memory.
 func (d *Driver) restore(ctx context.Context, i machine.Instance) error {
-	l := launch{Accel: accelTCG, Machine: freshMachine, Sandbox: true}
-	if err := readJSON(i.Spec.Path(savedFile), &l); err != nil {
+	var l launch
+	err := readJSON(i.Spec.Path(savedFile), &l)
+	if err == nil && l.Layout != layout {
+		err = fmt.Errorf("it was saved by another version of mica, which gives machines other devices (%d, not %d)", l.Layout, layout)
+	}
+	if err != nil {
 		return fail.New(fail.Failed, "going on with %q: %w", i.Spec.Name, err).
 			Hint("'mica stop --power-off %s' drops the saved memory; the disk stays", i.Spec.Name)
 	}
 	version := l.Version
 	l.incoming = true
-	err := d.launch(ctx, i, l)
+	err = d.launch(ctx, i, l)
 	if errors.Is(err, errLoad) {
 		return fail.New(fail.Failed, "going on with %q, saved by QEMU %s: %w", i.Spec.Name, version, err).
 			Hint("the saved memory is kept: start it where it was saved").
@@ -253,7 +258,7 @@ func (d *Driver) load(ctx context.Context, i machine.Instance, m *monitor) error
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if err := m.send(ctx, "getfd", map[string]string{"fdname": "state"}, nil, f); err != nil {
 		return err
 	}

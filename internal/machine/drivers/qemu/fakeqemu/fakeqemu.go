@@ -60,7 +60,7 @@ func Main(args []string) int {
 		return 1
 	}
 	for fd := range 3 {
-		_ = unix.Dup3(int(null.Fd()), fd, 0)
+		_ = dup(int(null.Fd()), fd)
 	}
 	ready := os.NewFile(3, "ready")
 	_, _ = ready.Write([]byte{1})
@@ -253,7 +253,7 @@ func (v *vm) blockdev(text string) error {
 	if err != nil {
 		return fmt.Errorf("Could not open '%s': %w", b.File.Filename, err) //nolint:staticcheck // QEMU's words
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	v.images = append(v.images, b.File.Filename)
 	if b.Node == "image" {
 		v.guest, err = readGuest(f)
@@ -331,7 +331,7 @@ func (v *vm) greet(l net.Listener, guestPort string) {
 			return
 		}
 		go func() {
-			defer conn.Close() //nolint:errcheck // nothing to lose
+			defer conn.Close()
 			for guestPort == "22" {
 				v.mu.Lock()
 				up := v.guest.up() && v.status == "running"

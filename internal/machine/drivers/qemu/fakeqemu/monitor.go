@@ -166,13 +166,13 @@ func (v *vm) execute(r request, file func() *os.File) (any, error) {
 	case "migrate-incoming":
 		return object{}, v.load(args.URI)
 	}
-	return nil, errors.New("The command " + r.Execute + " has not been found") //nolint:staticcheck // QEMU's words
+	return nil, errors.New("The command " + r.Execute + " has not been found")
 }
 
 func (v *vm) fd(uri string) (*os.File, error) {
 	f := v.fds[string(bytes.TrimPrefix([]byte(uri), []byte("fd:")))]
 	if f == nil {
-		return nil, errors.New("File descriptor named '" + uri + "' has not been found") //nolint:staticcheck // QEMU's words
+		return nil, errors.New("File descriptor named '" + uri + "' has not been found")
 	}
 	return f, nil
 }
@@ -184,7 +184,7 @@ func (v *vm) migrate(uri string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // a fake
+	defer f.Close()
 	v.moved = "failed"
 	for _, image := range v.images {
 		if !filepath.IsAbs(image) {
@@ -211,7 +211,7 @@ func (v *vm) load(uri string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // a fake
+	defer f.Close()
 	var g guest
 	if err := json.NewDecoder(f).Decode(&g); err != nil {
 		os.Exit(1)
