@@ -347,7 +347,7 @@ func (b *builder) unpack(ctx context.Context, disk *ramdisk, pkgs []packages.Pac
 	}
 	b.phase("unpacking %s", pkgs[i].Name)
 	all.used = append(all.used, pkgs[i])
-	disk.kernel, err = readKernel(ctx, b.cache.Path(pkgs[i]), append(slices.Clone(bootSet), b.o.Modules...))
+	disk.kernel, err = memo{b.o.Cache}.kernel(ctx, b.cache.Path(pkgs[i]), pkgs[i].SHA256, append(slices.Clone(bootSet), b.o.Modules...))
 	if err != nil {
 		return all, err
 	}
@@ -373,17 +373,38 @@ func (b *builder) pack(ctx context.Context, disk ramdisk) (packed []byte, plain 
 		if err := cpio.Write(&archive, part.entries, b.o.Epoch); err != nil {
 			return nil, 0, err
 		}
-		one, err := b.compress(ctx, archive.Bytes(), part.code)
+		one, err := b.packOne(ctx, archive.Bytes(), part.code)
 		if err != nil {
 			return nil, 0, fmt.Errorf("packing initramfs: %w", err)
 		}
 		plain += int64(archive.Len())
-		packed = append(packed, one...)
 		for len(packed)%4 != 0 { // the kernel looks for the next archive there
 			packed = append(packed, 0)
 		}
+		packed = append(packed, one...)
 	}
 	return packed, plain, nil
+}
+
+// packOne packs one archive. The modules stay the same for many builds, so their
+// packed form is kept.
+func (b *builder) packOne(ctx context.Context, archive []byte, code bool) ([]byte, error) {
+	if code {
+		return b.compress(ctx, archive, true)
+	}
+	parts := [][]byte{[]byte(b.o.Compression), []byte(version.Number), archive, b.packer.program}
+	for _, name := range sortedKeys(b.packer.libraries) {
+		parts = append(parts, b.packer.libraries[name])
+	}
+	name := key("packed", parts...)
+	if packed, ok := (memo{b.o.Cache}).load(name); ok {
+		return packed, nil
+	}
+	packed, err := b.compress(ctx, archive, false)
+	if err != nil {
+		return nil, err
+	}
+	return packed, memo{b.o.Cache}.save(name, packed)
 }
 
 // write writes digest, manifest and image, the image last.

@@ -93,56 +93,55 @@ type kernel struct {
 	modules modules.Set // with their data
 }
 
+// wants says whether a file of a kernel package is of use.
+func (k *kernel) wants(e deb.Entry) bool {
+	return e.Mode.IsRegular() && !e.Hard && e.Size <= maxFile &&
+		(strings.HasPrefix(e.Path, "boot/vmlinuz-") || strings.Contains(e.Path, "lib/modules/") &&
+			(path.Base(e.Path) == "modules.builtin" || strings.Contains(path.Base(e.Path), ".ko")))
+}
+
+// take sorts one file of a kernel package in; modules go to each.
+func (k *kernel) take(e deb.Entry, data []byte, builtin *[]byte, each func(modules.Module) error) error {
+	if release, ok := strings.CutPrefix(e.Path, "boot/vmlinuz-"); ok {
+		k.release, k.image = release, data
+		return nil
+	}
+	rest, ok := strings.CutPrefix(strings.TrimPrefix(e.Path, "usr/"), "lib/modules/")
+	_, below, found := strings.Cut(rest, "/")
+	if !ok || !found {
+		return nil
+	}
+	if below == "modules.builtin" {
+		*builtin = data
+		return nil
+	}
+	m, err := modules.Parse(below, data)
+	if err != nil {
+		return err
+	}
+	return each(m)
+}
+
 // readKernel reads the kernel and the chosen modules. A kernel package has four
 // thousand modules, of which only the dependencies tell which are wanted: they
 // are put aside in a temporary file until that is known.
-func readKernel(ctx context.Context, name string, wanted []string) (kernel, error) {
+func readKernel(ctx context.Context, name string, wanted []string) (k kernel, builtin []byte, err error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return kernel{}, err
+		return k, nil, err
 	}
 	defer f.Close() //nolint:errcheck // read only
 	aside, err := os.CreateTemp("", "mica-modules-")
 	if err != nil {
-		return kernel{}, fmt.Errorf("making temporary file: %w", err)
+		return k, nil, fmt.Errorf("making temporary file: %w", err)
 	}
 	defer os.Remove(aside.Name()) //nolint:errcheck // best effort
 	defer aside.Close()           //nolint:errcheck // scratch
-	var k kernel
 	var all []modules.Module
-	var builtin []byte
 	type place struct{ offset, size int64 }
 	places := map[string]place{}
 	var end int64
-	err = deb.Walk(ctx, f, func(e deb.Entry, r io.Reader) error {
-		if !e.Mode.IsRegular() || e.Hard || e.Size > maxFile {
-			return nil
-		}
-		if release, ok := strings.CutPrefix(e.Path, "boot/vmlinuz-"); ok {
-			k.release = release
-			k.image, err = io.ReadAll(r)
-			return err
-		}
-		rest, ok := strings.CutPrefix(strings.TrimPrefix(e.Path, "usr/"), "lib/modules/")
-		_, below, found := strings.Cut(rest, "/")
-		if !ok || !found {
-			return nil
-		}
-		if below == "modules.builtin" {
-			builtin, err = io.ReadAll(r)
-			return err
-		}
-		if !strings.Contains(path.Base(below), ".ko") {
-			return nil
-		}
-		data, err := io.ReadAll(r)
-		if err != nil {
-			return err
-		}
-		m, err := modules.Parse(below, data)
-		if err != nil {
-			return err
-		}
+	keep := func(m modules.Module) error {
 		n, err := aside.Write(m.Data)
 		if err != nil {
 			return fmt.Errorf("putting modules aside: %w", err)
@@ -152,22 +151,32 @@ func readKernel(ctx context.Context, name string, wanted []string) (kernel, erro
 		m.Data = nil
 		all = append(all, m)
 		return nil
+	}
+	err = deb.Walk(ctx, f, func(e deb.Entry, r io.Reader) error {
+		if !k.wants(e) {
+			return nil
+		}
+		data, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		return k.take(e, data, &builtin, keep)
 	})
 	if err != nil {
-		return k, fmt.Errorf("unpacking %s: %w", path.Base(name), err)
+		return k, nil, fmt.Errorf("unpacking %s: %w", path.Base(name), err)
 	}
 	if k.release == "" || len(all) == 0 {
-		return k, fmt.Errorf("unpacking %s: there is no kernel with modules in it", path.Base(name))
+		return k, nil, fmt.Errorf("unpacking %s: there is no kernel with modules in it", path.Base(name))
 	}
 	if k.modules, err = modules.Choose(all, builtin, wanted); err != nil {
-		return k, fmt.Errorf("choosing modules: %w", err)
+		return k, nil, fmt.Errorf("choosing modules: %w", err)
 	}
 	for i := range k.modules.Modules {
 		m := &k.modules.Modules[i]
 		m.Data = make([]byte, places[m.Path].size)
 		if _, err := aside.ReadAt(m.Data, places[m.Path].offset); err != nil {
-			return k, fmt.Errorf("reading modules back: %w", err)
+			return k, nil, fmt.Errorf("reading modules back: %w", err)
 		}
 	}
-	return k, nil
+	return k, builtin, nil
 }

@@ -147,7 +147,14 @@ func (c Cache) Fetch(ctx context.Context, names []string) ([]Package, error) {
 		return nil, fmt.Errorf("locking package cache: %w", err)
 	}
 	defer l.Unlock() //nolint:errcheck // nothing depends on it
-	r, err := c.Run.Run(ctx, run.Command{Name: "apt-get", Args: append([]string{"download", "--print-uris"}, names...), Dir: c.Dir})
+	// apt says nothing of a file that lies in the folder already, so it looks at
+	// an empty one.
+	dir, err := os.MkdirTemp(c.Dir, ".download-")
+	if err != nil {
+		return nil, fmt.Errorf("making package cache: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // best effort
+	r, err := c.Run.Run(ctx, run.Command{Name: "apt-get", Args: append([]string{"download", "--print-uris"}, names...), Dir: dir})
 	if err != nil {
 		return nil, explain(fmt.Errorf("looking up packages: %w", err))
 	}
@@ -167,7 +174,7 @@ func (c Cache) Fetch(ctx context.Context, names []string) ([]Package, error) {
 		}
 	}
 	if len(missing) > 0 {
-		if err := c.download(ctx, missing, total); err != nil {
+		if err := c.download(ctx, dir, missing, total); err != nil {
 			return nil, err
 		}
 	}
@@ -182,14 +189,9 @@ func (c Cache) Fetch(ctx context.Context, names []string) ([]Package, error) {
 
 // download gets the files into a folder of their own first, so that the cache
 // never has a part of one.
-func (c Cache) download(ctx context.Context, files []remote, total int64) error {
+func (c Cache) download(ctx context.Context, dir string, files []remote, total int64) error {
 	sink := progress.Or(c.Progress)
 	sink.Emit(progress.Event{ID: "packages", Phase: "downloading", Total: total, Unit: progress.Bytes})
-	dir, err := os.MkdirTemp(c.Dir, ".download-")
-	if err != nil {
-		return fmt.Errorf("making package cache: %w", err)
-	}
-	defer os.RemoveAll(dir) //nolint:errcheck // best effort
 	args := []string{"download", "-q", "-o", "APT::Sandbox::User=root"}
 	for _, f := range files {
 		args = append(args, f.name+"="+f.version)
