@@ -74,8 +74,6 @@ func check(f *os.File, name string) (Verdict, error) {
 		return v, fmt.Errorf("%w: %d bytes: %w", ErrFormat, v.Size, err)
 	case err != nil:
 		return v, err
-	case v.Size < img.Size:
-		return v, fmt.Errorf("%w: cut short, %d of %d bytes", ErrFormat, v.Size, img.Size)
 	case len(img.Boot) == 0:
 		return v, fmt.Errorf("%w to boot from: no boot entry", ErrFormat)
 	}

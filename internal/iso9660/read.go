@@ -73,7 +73,7 @@ type object struct {
 // Open reads the descriptors and the directory tree of an image of size bytes.
 // Errors wrap ErrFormat where the bytes are at fault.
 func Open(r io.ReaderAt, size int64, names Names) (*Image, error) {
-	l := &loader{r: r, sectors: uint32(min(size/SectorSize, 1<<31)), seen: map[uint32]bool{}}
+	l := &loader{r: r, size: size, sectors: uint32(min(size/SectorSize, 1<<31)), seen: map[uint32]bool{}}
 	img, err := l.open(names)
 	if err != nil {
 		return nil, fmt.Errorf("reading image: %w", err)
@@ -84,6 +84,7 @@ func Open(r io.ReaderAt, size int64, names Names) (*Image, error) {
 // loader is the state of one Open.
 type loader struct {
 	r       io.ReaderAt
+	size    int64  // of the file
 	sectors uint32 // in the file
 	seen    map[uint32]bool
 	entries int
@@ -143,6 +144,9 @@ func (l *loader) open(names Names) (*Image, error) {
 		return nil, malformed("logical blocks of %d bytes", block)
 	}
 	img.Size = int64(binary.LittleEndian.Uint32(primary[80:])) * SectorSize
+	if img.Size > l.size {
+		return nil, malformed("cut short, %d of %d bytes", l.size, img.Size)
+	}
 	img.Joliet = joliet != nil
 	if catalog != 0 {
 		boot, err := l.catalog(catalog)
