@@ -41,11 +41,11 @@ func findContext(ctx context.Context, s *state, r *report) error {
 	stored, err := s.storedContext()
 	switch {
 	case err == nil && stored.present:
-		again := ""
+		again, known := "", stored.source
 		if _, err := os.Stat(s.rw("aux/recontextualize")); err == nil {
-			again = "asked for by aux/recontextualize"
+			again, known = "asked for by aux/recontextualize", ""
 		}
-		found, ferr := s.discover(ctx, stored.source)
+		found, ferr := s.discover(ctx, known)
 		if ferr != nil {
 			s.rec.note("asking the platform again: %v", ferr)
 		}
@@ -73,16 +73,15 @@ func findContext(ctx context.Context, s *state, r *report) error {
 }
 
 // discover asks the platform: media first, which were looked at already, then
-// the network if the machine may have a context there.
+// the network. known is the source of the context that the disk keeps: a machine
+// that got its context from a medium, or had none, does not ask the network about
+// it on each later boot, which takes seconds on an unknown platform.
 func (s *state) discover(ctx context.Context, known string) (source.Found, error) {
-	if s.local.Source != "" && (s.local.Present || !s.online()) {
+	if !s.online() || s.local.Source != "" && s.local.Present {
 		return s.local, nil
 	}
-	if !s.online() {
+	if known != "" && !slices.Contains([]string{"GCE", "EC2", "OpenStack", "CloudStack", "Azure"}, known) {
 		return s.local, nil
-	}
-	if known == noSource {
-		return s.local, nil // it had none on its first boot: do not ask everyone each time
 	}
 	return source.Find(ctx, s.sourceEnv(source.NewClient()))
 }

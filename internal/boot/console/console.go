@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -71,17 +72,10 @@ func Open(dev string, names []string) *Console {
 		if !serial(name) {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(dev, name), os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-		if err != nil {
-			continue
-		}
 		// ttyS1…3 exist as device files on machines that have no such port.
-		if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
-			_ = f.Close()
-			continue
+		if line, err := openLine(filepath.Join(dev, name)); err == nil {
+			events = append(events, line)
 		}
-		_ = unix.SetNonblock(int(f.Fd()), false)
-		events = append(events, f)
 	}
 	var human io.Writer = io.Discard
 	if f, err := os.OpenFile(filepath.Join(dev, "console"), os.O_WRONLY|unix.O_NOCTTY, 0); err == nil {
@@ -93,6 +87,48 @@ func Open(dev string, names []string) *Console {
 	}
 	return New(human, events, log, hush)
 }
+
+// line is a serial line. When the session of a shell on it ends, the kernel
+// hangs it up for everyone who has it open, this process too: it is then opened
+// again.
+type line struct {
+	path string
+	f    *os.File
+}
+
+func openLine(path string) (*line, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return &line{path, f}, nil
+}
+
+// Write implements io.Writer.
+func (l *line) Write(p []byte) (int, error) {
+	n, err := l.f.Write(p)
+	if !errors.Is(err, unix.EIO) {
+		return n, err
+	}
+	again, err := openLine(l.path)
+	if err != nil {
+		return 0, err
+	}
+	_ = l.f.Close()
+	l.f = again.f
+	return l.f.Write(p)
+}
+
+// drain waits until the line has sent its output.
+func (l *line) drain() { _ = unix.IoctlSetInt(int(l.f.Fd()), unix.TCSBRK, 1) }
 
 // serial reports whether a console device is a serial line or its like, rather
 // than a screen.
@@ -129,15 +165,15 @@ func (c *Console) Step(text, result string, ok bool) {
 }
 
 // Info, Warn and Error write a line of their kind.
-func (c *Console) Info(format string, args ...any) { c.line("INF", bold, format, args...) }
+func (c *Console) Info(format string, args ...any) { c.say("INF", bold, format, args...) }
 
 // Warn writes a warning.
-func (c *Console) Warn(format string, args ...any) { c.line("WRN", yellow, format, args...) }
+func (c *Console) Warn(format string, args ...any) { c.say("WRN", yellow, format, args...) }
 
 // Error writes an error.
-func (c *Console) Error(format string, args ...any) { c.line("ERR", red, format, args...) }
+func (c *Console) Error(format string, args ...any) { c.say("ERR", red, format, args...) }
 
-func (c *Console) line(mark, colour, format string, args ...any) {
+func (c *Console) say(mark, colour, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	c.put(message{
 		text: fmt.Sprintf("\r%s[%s]%s %s\r\n", colour, mark, plain, strings.ReplaceAll(Printable(text), "\n", "\r\n      ")),
@@ -153,12 +189,14 @@ func (c *Console) Text(text string) {
 // Flush waits until everything so far is written, or ctx ends.
 func (c *Console) Flush(ctx context.Context) {
 	m := message{flush: make(chan struct{})}
-	select {
-	case c.queue <- m:
-	case <-ctx.Done():
-		return
-	case <-c.done:
-		return
+	for !c.offer(m) {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		case <-c.done:
+			return
+		}
 	}
 	select {
 	case <-m.flush:
@@ -168,7 +206,7 @@ func (c *Console) Flush(ctx context.Context) {
 }
 
 // Close writes what is left and ends the console, but waits no longer than a
-// second. It may be called once; what is written afterwards is dropped.
+// second. What is written afterwards is dropped.
 func (c *Console) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -189,16 +227,25 @@ func (c *Console) Dropped() int {
 }
 
 func (c *Console) put(m message) {
+	if !c.offer(m) {
+		c.mu.Lock()
+		c.dropped++
+		c.mu.Unlock()
+	}
+}
+
+// offer puts a message into the queue if the console is open and has room.
+func (c *Console) offer(m message) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		c.dropped++
-		return
+		return false
 	}
 	select {
 	case c.queue <- m:
+		return true
 	default:
-		c.dropped++
+		return false
 	}
 }
 
@@ -230,8 +277,11 @@ func (c *Console) write() {
 // drain waits until a terminal has sent its output: only then may the kernel
 // speak again.
 func drain(w io.Writer) {
-	if f, ok := w.(*os.File); ok {
-		_ = unix.IoctlSetInt(int(f.Fd()), unix.TCSBRK, 1)
+	switch t := w.(type) {
+	case *line:
+		t.drain()
+	case *os.File:
+		_ = unix.IoctlSetInt(int(t.Fd()), unix.TCSBRK, 1)
 	}
 }
 

@@ -193,3 +193,53 @@ func TestShellHasItsTerminal(t *testing.T) {
 	}
 	t.Errorf("terminal shows %q, want to-the-tty", out.String())
 }
+
+func TestAfterClose(t *testing.T) {
+	var human buffer
+	c := New(&human, nil, nil, nil)
+	c.Info("before")
+	c.Close()
+	c.Info("after")
+	c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	c.Flush(ctx)
+	if text := human.String(); !strings.Contains(text, "before") || strings.Contains(text, "after") {
+		t.Errorf("console = %q, want what was before Close only", text)
+	}
+	if c.Dropped() != 1 {
+		t.Errorf("Dropped = %d, want 1", c.Dropped())
+	}
+}
+
+// TestLineSurvivesAHangUp: the end of a shell's session hangs its terminal up.
+func TestLineSurvivesAHangUp(t *testing.T) {
+	ptmx, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ptmx.Close() //nolint:errcheck // test
+	var out buffer
+	go func() { _, _ = io.Copy(&out, ptmx) }()
+	c := Open(filepath.Dir(tty.Name()), nil) // no ttyS0 there: this checks that it is left out
+	c.Close()
+	l, err := openLine(tty.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Shell(t.Context(), []string{tier.Tool(t, "true")}, tty.Name(), nil); err != nil {
+		t.Fatal(err)
+	}
+	_ = tty.Close()
+	if _, err := l.Write([]byte("still-here\n")); err != nil {
+		t.Errorf("Write after the hang-up: %v", err)
+	}
+	l.drain()
+	for range 200 {
+		if strings.Contains(out.String(), "still-here") {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("terminal shows %q, want still-here", out.String())
+}
