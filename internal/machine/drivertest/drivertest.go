@@ -497,7 +497,7 @@ func (s *suite) console() {
 		if _, err := c.Console(s.Context(), i); !fail.Is(err, fail.Conflict) {
 			s.Errorf("second Console = %v, want class Conflict", err)
 		}
-		want := fmt.Sprintf("echo%d", n)
+		want := []string{"shown", "known"}[n] // the guest's numbers have no such letters
 		_, err = io.WriteString(conn, want)
 		s.must("writing to the console", err)
 		var got bytes.Buffer
@@ -509,7 +509,7 @@ func (s *suite) console() {
 			n, err := conn.Read(buf)
 			s.must("reading the console", err)
 			for _, b := range buf[:n] { // the guest counts in between
-				if b >= 'a' && b <= 'z' || b >= '0' && b <= '9' {
+				if b > 'f' && b <= 'z' {
 					got.WriteByte(b)
 				}
 			}

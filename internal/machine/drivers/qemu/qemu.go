@@ -208,15 +208,22 @@ func (d *Driver) State(ctx context.Context, i machine.Instance) (machine.State, 
 	if pid == 0 {
 		return atRest(i), nil
 	}
-	status, err := d.ask(ctx, i, statusSocket)
-	if err != nil {
+	within, cancel := context.WithTimeout(ctx, statusPatience)
+	defer cancel()
+	for {
+		status, err := d.ask(within, i, statusSocket)
+		if err == nil {
+			return stateOf(status, i), nil
+		}
 		if now, herr := holder(i.Spec.Dir); herr == nil && now == 0 {
 			return atRest(i), nil // ended while it was asked
 		}
-		return "", fail.New(fail.Failed, "qemu (process %d) does not answer: %w", pid, err).
-			Hint("'mica stop --power-off' or 'mica destroy --force' ends it")
+		if within.Err() != nil {
+			return "", fail.New(fail.Failed, "qemu (process %d) does not answer: %w", pid, err).
+				Hint("'mica stop --power-off' or 'mica destroy --force' ends it")
+		}
+		time.Sleep(10 * time.Millisecond) // it is ending: the connection is gone, the lock not yet
 	}
-	return stateOf(status, i), nil
 }
 
 // ask opens a monitor for one question.
