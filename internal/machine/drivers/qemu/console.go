@@ -56,7 +56,15 @@ func (d *Driver) Log(_ context.Context, i machine.Instance, offset int64) ([]byt
 		return nil, fmt.Errorf("reading console log: %w", err)
 	}
 	defer f.Close()
-	data := make([]byte, maxLog)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading console log: %w", err)
+	}
+	more := min(info.Size()-offset, maxLog)
+	if more <= 0 {
+		return nil, nil
+	}
+	data := make([]byte, more)
 	n, err := f.ReadAt(data, offset)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading console log: %w", err)
