@@ -102,6 +102,8 @@ func (s *state) takeContext(ctx context.Context, found source.Found, r *report) 
 	s.found, s.keep, s.source = found, true, found.Source
 	if s.source == "" {
 		s.source = noSource
+		// Without a network nobody could be asked: the next boot tries again.
+		s.keep = s.online()
 	}
 	data, _, err := usercontext.Unwrap(found.UserData)
 	if err != nil {

@@ -7,7 +7,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/internal/boot/cmdline"
 	"github.com/micavm/mica/internal/boot/console"
+	"github.com/micavm/mica/internal/boot/network"
 	"github.com/micavm/mica/internal/usercontext/source"
 )
 
@@ -125,6 +127,9 @@ func TestRecontextualize(t *testing.T) {
 
 func TestNoContextIsFine(t *testing.T) {
 	s := machine(t)
+	// Online, but on a platform whose metadata service is not asked.
+	s.configs = []network.Config{{}}
+	s.cmd = cmdline.Parse("cvm_platform=none")
 	r := &report{}
 	if err := findContext(t.Context(), s, r); err != nil {
 		t.Fatal(err)
@@ -134,6 +139,18 @@ func TestNoContextIsFine(t *testing.T) {
 	}
 	if got := read(t, s.rw("context"), "source"); got != "none\n" || r.detail != "(none)" {
 		t.Errorf("source = %q, detail %q", got, r.detail)
+	}
+}
+
+// TestNobodyCouldBeAsked: a first boot without a network must not settle that
+// the machine has no context.
+func TestNobodyCouldBeAsked(t *testing.T) {
+	s := machine(t)
+	if err := findContext(t.Context(), s, &report{}); err != nil {
+		t.Fatal(err)
+	}
+	if s.keep || s.source != "none" {
+		t.Errorf("keep %v, source %q; want the question left open", s.keep, s.source)
 	}
 }
 

@@ -42,7 +42,7 @@ func takeConsole(dev string) error {
 	if err != nil {
 		return fmt.Errorf("opening the console: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // its copies stay
+	defer f.Close()
 	for fd := range 3 {
 		if err := unix.Dup3(int(f.Fd()), fd, 0); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it is that very file
 			return fmt.Errorf("taking the console: %w", err)

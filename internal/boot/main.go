@@ -194,11 +194,11 @@ func Shutdown(args []string) int {
 	defer cancel()
 	go reap.New().Run(ctx)
 	if err := sequence.Run(ctx); err != nil {
-		fmt.Fprintf(os.Stdout, "\r[WRN] %v\r\n", err)
+		_, _ = fmt.Fprintf(os.Stdout, "\r[WRN] %v\r\n", err)
 		shutdown.Emergency("/proc")
 	}
 	err := shutdown.End(shutdown.ParseVerb(args))
-	fmt.Fprintf(os.Stdout, "\r[ERR] %v\r\n", err)
+	_, _ = fmt.Fprintf(os.Stdout, "\r[ERR] %v\r\n", err)
 	for { // halted, or refused: PID 1 must not end
 		time.Sleep(time.Hour)
 	}

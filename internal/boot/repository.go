@@ -104,7 +104,7 @@ func (s *state) reachRepository(ctx context.Context, config repository.Config) (
 			return ready, err
 		}
 		if !worthRetrying(err) {
-			return ready, s.explainRepository(err, config)
+			return ready, s.explainRepository(err)
 		}
 		if time.Since(began) < budget-time.Second {
 			s.con.Warn("%v; trying again", err)
@@ -112,7 +112,7 @@ func (s *state) reachRepository(ctx context.Context, config repository.Config) (
 			continue
 		}
 		if !waiting || strings.Contains(config.Proxies, "DIRECT") {
-			return ready, s.explainRepository(err, config)
+			return ready, s.explainRepository(err)
 		}
 		// Differs: the original waited for its proxies for ever.
 		s.con.Warn("no proxy of [%s] answered in %s; going on without", config.Proxies, budget)
@@ -131,13 +131,14 @@ func worthRetrying(err error) bool {
 	return true
 }
 
-// explainRepository adds to an error what this side knows.
-func (s *state) explainRepository(err error, config repository.Config) error {
-	e := fail.New(fail.ClassOf(err), "mounting repository %s from %s: %w", config.Name, strings.Join(config.Servers, ", "), err)
-	if !s.online() {
-		e = e.Hint("the machine has no network, and its cache does not hold what the boot needs; see the stage \"network\"")
-	} else if worthRetrying(err) {
-		e = e.Hint("check that this machine reaches the server: name server, proxy (cvmfs_http_proxy), firewall; cvmfs_server and cvmfs_url name another one")
+// explainRepository adds to an error what only this side knows.
+func (s *state) explainRepository(err error) error {
+	e := fail.New(fail.ClassOf(err), "%w", err)
+	switch {
+	case !s.online():
+		return e.Hint("the machine has no network, and its cache does not hold what the boot needs; see what was said about the network")
+	case worthRetrying(err) && len(fail.Hints(err)) == 0:
+		return e.Hint("check that this machine reaches the server: name server, proxy (cvmfs_http_proxy), firewall; cvmfs_server and cvmfs_url name another one")
 	}
 	return e
 }

@@ -71,7 +71,7 @@ func (s *state) menu(ctx context.Context, title string, choices []console.Choice
 	tty, err := os.OpenFile(console.Terminal("/sys", "/dev"), os.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	var in io.Reader = strings.NewReader("")
 	if err == nil {
-		defer tty.Close() //nolint:errcheck // a terminal
+		defer tty.Close()
 		in = tty
 	}
 	return console.Ask(ctx, in, s.con.Text, title, choices, fallback, idle)

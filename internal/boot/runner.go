@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -192,7 +193,7 @@ func (r *runner) one(ctx context.Context, s Stage) (e ending) {
 		}()
 		err = s.Run(ctx, r.state, rep)
 	}()
-	e = ending{state: stage.Done, detail: rep.detail, facts: rep.facts, seconds: time.Since(began).Seconds()}
+	e = ending{state: stage.Done, detail: rep.detail, facts: rep.facts, seconds: milliseconds(time.Since(began).Seconds())}
 	var o *outcome
 	switch {
 	case err == nil:
@@ -207,6 +208,9 @@ func (r *runner) one(ctx context.Context, s Stage) (e ending) {
 	e.detail, e.remedy = err.Error(), remedy(err)
 	return e
 }
+
+// milliseconds rounds seconds for people and files.
+func milliseconds(seconds float64) float64 { return math.Round(seconds*1000) / 1000 }
 
 // remedy collects what an error says can be done about it.
 func remedy(err error) string {

@@ -165,7 +165,7 @@ func TestRetryContinueRestart(t *testing.T) {
 
 func TestPanicIsAFailure(t *testing.T) {
 	h := &harness{}
-	err := h.run(t, h.stage("a", Fatal, "", func() error { var m map[string]int; m["x"] = 1; return nil }))
+	err := h.run(t, h.stage("a", Fatal, "", func() error { var list []int; list[len(list)] = 1; return nil }))
 	if !errors.Is(err, ErrRestart) || len(h.asked) != 1 {
 		t.Fatalf("run = %v, asked %v; want the menu for a", err, h.asked)
 	}

@@ -111,7 +111,7 @@ func (s *state) sourceEnv(client sourceClient) source.Env {
 			continue
 		}
 		env.Devices = append(env.Devices, source.Device{
-			Name: d.Name, Path: d.Path, Type: string(d.Content.Type), Label: d.Content.Label, Size: d.Size,
+			Name: d.Name, Path: d.Path, Type: d.Content.Type, Label: d.Content.Label, Size: d.Size,
 			Floppy: d.Kind == disk.Floppy, Boot: d.Boot,
 		})
 	}

@@ -136,5 +136,5 @@ func uptime() float64 {
 	if err != nil {
 		return 0
 	}
-	return d.Seconds()
+	return milliseconds(d.Seconds())
 }

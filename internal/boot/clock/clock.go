@@ -71,7 +71,7 @@ func ask(ctx context.Context, server string, floor time.Time) (Answer, error) {
 	if err != nil {
 		return Answer{}, fmt.Errorf("asking %s for the time: %w", server, err)
 	}
-	defer conn.Close() //nolint:errcheck // a socket that is no longer needed
+	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {

@@ -164,7 +164,7 @@ func (c *Console) Step(text, result string, ok bool) {
 	c.put(message{text: fmt.Sprintf("\r%s[INF]%s %s...%s %s%s\r\n", bold, plain, text, colour, result, plain)})
 }
 
-// Info, Warn and Error write a line of their kind.
+// Info writes a line of its kind, as Warn and Error do.
 func (c *Console) Info(format string, args ...any) { c.say("INF", bold, format, args...) }
 
 // Warn writes a warning.

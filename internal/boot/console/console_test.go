@@ -178,7 +178,7 @@ func TestShellHasItsTerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ptmx.Close() //nolint:errcheck // test
+	defer ptmx.Close()
 	defer tty.Close()  //nolint:errcheck // test
 	var out buffer
 	go func() { _, _ = io.Copy(&out, ptmx) }()

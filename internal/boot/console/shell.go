@@ -45,7 +45,7 @@ func Shell(ctx context.Context, argv []string, terminal string, env []string) er
 	if err != nil {
 		return fmt.Errorf("starting a shell: %w", err)
 	}
-	defer tty.Close() //nolint:errcheck // a terminal
+	defer tty.Close()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.Env = env

@@ -39,7 +39,7 @@ func hasIntent(r io.ReaderAt, start, size int64) (bool, error) {
 		return false, nil
 	}
 	b := make([]byte, intentSize)
-	if _, err := r.ReadAt(b, size-intentSize); err != nil && err != io.EOF { //nolint:errorlint // io.EOF is never wrapped by ReaderAt
+	if _, err := r.ReadAt(b, size-intentSize); err != nil && err != io.EOF {
 		return false, err
 	}
 	return string(b) == string(intent(start, size)), nil

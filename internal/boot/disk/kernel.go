@@ -88,7 +88,7 @@ func (k linux) control(disk Device, do func(fd int) error) error {
 	if err != nil {
 		return fmt.Errorf("opening %s: %w", disk.Path, err)
 	}
-	defer f.Close() //nolint:errcheck // nothing was written
+	defer f.Close()
 	if err := do(int(f.Fd())); err != nil {
 		return fmt.Errorf("telling the kernel about the partitions of %s: %w", disk.Path, err)
 	}
@@ -118,12 +118,12 @@ func (k linux) loop(disk, part Device) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer backing.Close() //nolint:errcheck // the loop device keeps it open
+	defer backing.Close()
 	control, err := os.OpenFile(filepath.Join(k.roots.dev(), "loop-control"), os.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
-	defer control.Close() //nolint:errcheck // nothing was written
+	defer control.Close()
 	for range 8 {         // another process may take the same number first
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {

@@ -119,7 +119,7 @@ func copySparse(to string, toOff int64, from string, fromOff, size int64) error 
 	if err != nil {
 		return err
 	}
-	defer dst.Close() //nolint:errcheck // a test that loses data notices
+	defer dst.Close()
 	if info, err := dst.Stat(); err != nil || info.Size() < toOff+size {
 		if err := errors.Join(err, dst.Truncate(toOff+size)); err != nil {
 			return err

@@ -81,7 +81,7 @@ func subset(r io.ReaderAt, list []gpt.Write) (missing, ok bool, err error) {
 	const sector = 512
 	for _, w := range list {
 		got := make([]byte, len(w.Data))
-		if _, err := r.ReadAt(got, w.Offset); err != nil && err != io.EOF { //nolint:errorlint // never wrapped by ReaderAt
+		if _, err := r.ReadAt(got, w.Offset); err != nil && err != io.EOF {
 			return false, false, fmt.Errorf("reading the place of the %s: %w", w.What, err)
 		}
 		for i := 0; i+sector <= len(got); i += sector {

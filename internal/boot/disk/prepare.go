@@ -158,7 +158,7 @@ func (w *worker) partition(ctx context.Context, c Choice) (UROOT, error) {
 	if err != nil {
 		return UROOT{}, err
 	}
-	defer f.Close() //nolint:errcheck // every write is synced and checked where it is made
+	defer f.Close()
 	t, err := w.planFor(f, c)
 	if err != nil {
 		return UROOT{}, err
@@ -201,7 +201,7 @@ func (w *worker) appendTo(ctx context.Context, c Choice) (UROOT, error) {
 	if err != nil {
 		return UROOT{}, fmt.Errorf("opening the boot disk: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // every write is synced and checked where it is made
+	defer f.Close()
 	now := Device{Kind: Disk, Size: d.Size, Sector: d.Sector, Boot: true}
 	if err := errors.Join(now.look(f), now.space(f)); err != nil {
 		return UROOT{}, fmt.Errorf("looking at %s again: %w", d.Path, err)
@@ -339,7 +339,7 @@ func (w *worker) claimPartition(path string, part Device) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // every write is synced and checked where it is made
+	defer f.Close()
 	now := Device{Kind: Part, Start: part.Start, Size: part.Size, Sector: part.Sector}
 	if err := now.look(f); err != nil {
 		return fmt.Errorf("looking at %s again: %w", path, err)

@@ -46,7 +46,7 @@ func ResizeIfAsked(ctx context.Context, root, device string, tools Tools, log *s
 	if err != nil {
 		return Grown{}, fmt.Errorf("reading the resize flag: %w", err)
 	}
-	tries, _ := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(string(data)), "failures=")) //nolint:errcheck // an empty flag is none
+	tries, _ := strconv.Atoi(strings.TrimPrefix(strings.TrimSpace(string(data)), "failures="))
 	if tries >= maxTries {
 		return Grown{Asked: true}, fail.New(fail.Failed, "UROOT is not resized: it failed %d times", tries).
 			Hint("see the boot log for the reason, then run: touch %s", flag)

@@ -97,7 +97,7 @@ func describe(roots Roots, name string, busy map[string]bool) []Device {
 		}
 		return append([]Device{d}, parts...)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 
 	if err := d.look(f); err != nil {
 		d.Problem = problem(err)
@@ -301,7 +301,7 @@ func taken(dir string, busy map[string]bool) bool {
 func inUse(roots Roots) map[string]bool {
 	busy := map[string]bool{}
 	if f, err := os.Open(filepath.Join(roots.proc(), "self/mountinfo")); err == nil {
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			if fields := strings.Fields(lines.Text()); len(fields) > 2 {
 				busy[fields[2]] = true

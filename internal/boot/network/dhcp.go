@@ -91,8 +91,6 @@ func Race(ctx context.Context, links []Link, grace time.Duration, get func(conte
 			}
 		case <-late:
 			cancel() // the rest ends with an error and closes the channel
-			late = nil
-			// A nil channel never fires again; the first lease is never nil here.
 			for r := range results {
 				if r.err == nil {
 					configs = append(configs, r.config)

@@ -135,7 +135,7 @@ func TestDelete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close() //nolint:errcheck // test
+	defer d.Close()
 	if err := Delete(d); err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestFreeOnlyRAM(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer d.Close() //nolint:errcheck // test
+	defer d.Close()
 	if err := Free(d); !errors.Is(err, ErrNotRAM) {
 		t.Errorf("Free of a disk = %v, want ErrNotRAM", err)
 	}

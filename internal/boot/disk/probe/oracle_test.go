@@ -258,7 +258,7 @@ func read(t *testing.T, file string) probe.Content {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		t.Fatal(err)
