@@ -63,7 +63,7 @@ func newRepositoryServer(t *testing.T) *repositoryServer {
 
 func (s *repositoryServer) start() {
 	s.t.Helper()
-	listener, err := net.Listen("tcp", s.address) //nolint:noctx // a test
+	listener, err := net.Listen("tcp", s.address)
 	if err != nil {
 		s.t.Fatalf("serving the repository: %v (is a demo running? 'make demo-stop' ends it)", err)
 	}

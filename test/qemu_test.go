@@ -32,7 +32,7 @@ func boot(t *testing.T, args ...string) *vm {
 	t.Helper()
 	qemu := tier.Tool(t, "qemu-system-x86_64")
 	socket := filepath.Join(shortDir(t), "serial")
-	listener, err := net.Listen("unix", socket) //nolint:noctx // a test
+	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func boot(t *testing.T, args ...string) *vm {
 
 // shortDir returns a folder whose name leaves room for a socket's.
 func shortDir(t *testing.T) string {
-	dir, err := os.MkdirTemp("", "mica-vm-")
+	dir, err := os.MkdirTemp("", "mica-vm-") //nolint:usetesting // the name of a test would be too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -240,7 +240,8 @@ func (b *Builder) finish(p Properties, subtree Counters) error {
 
 func (p Properties) list() [][2]string {
 	list := [][2]string{
-		{"schema", "2.5"}, {"schema_revision", "7"},
+		{"schema", "2.5"},
+		{"schema_revision", "7"},
 		{"revision", strconv.FormatUint(p.Revision, 10)},
 		{"last_modified", strconv.FormatInt(p.LastModified.Unix(), 10)},
 	}

@@ -319,11 +319,19 @@ func tree() []added {
 	return []added{
 		{"", catalog.Entry{Mode: 0o40755, Nlink: 4, Size: 4096, MTimeNS: -1}, nil, nil},
 		{"/dir", catalog.Entry{Name: "dir", Mode: 0o41777, Nlink: 2, MTime: -5, MTimeNS: 999999999, UID: 3000000001, GID: 4294967295}, nil, nil},
-		{"/dir/\xff\n", catalog.Entry{Name: "\xff\n", Mode: 0o106755, Nlink: 2, HardlinkGroup: 1, Size: 3, Hash: sum(cvmfs.SHA1, "a"), MTimeNS: 0},
-			map[string][]byte{"security.capability": {1, 0, 2}, "user.empty": {}}, nil},
+		{
+			"/dir/\xff\n",
+			catalog.Entry{Name: "\xff\n", Mode: 0o106755, Nlink: 2, HardlinkGroup: 1, Size: 3, Hash: sum(cvmfs.SHA1, "a"), MTimeNS: 0},
+			map[string][]byte{"security.capability": {1, 0, 2}, "user.empty": {}},
+			nil,
+		},
 		{"/dir/raw", catalog.Entry{Name: "raw", Mode: 0o100000, Nlink: 1, Size: 0, Hash: sum(cvmfs.SHAKE128, ""), Compression: cvmfs.Plain, MTimeNS: -1}, nil, nil},
-		{"/big", catalog.Entry{Name: "big", Mode: 0o100644, Nlink: 1, Size: 30, Compression: cvmfs.Plain, Flags: catalog.FlagChunked, MTimeNS: -1}, nil,
-			[]catalog.Chunk{{0, 10, sum(cvmfs.RIPEMD160, "x")}, {10, 20, sum(cvmfs.RIPEMD160, "y")}}},
+		{
+			"/big",
+			catalog.Entry{Name: "big", Mode: 0o100644, Nlink: 1, Size: 30, Compression: cvmfs.Plain, Flags: catalog.FlagChunked, MTimeNS: -1},
+			nil,
+			[]catalog.Chunk{{0, 10, sum(cvmfs.RIPEMD160, "x")}, {10, 20, sum(cvmfs.RIPEMD160, "y")}},
+		},
 		{"/link", catalog.Entry{Name: "link", Mode: 0o120777, Nlink: 1, Size: 7, Symlink: "$(A:-b)", MTimeNS: -1}, nil, nil},
 		{"/null", catalog.Entry{Name: "null", Mode: 0o20666, Nlink: 1, Rdev: 0x103, MTimeNS: -1}, nil, nil},
 		{"/pipe", catalog.Entry{Name: "pipe", Mode: 0o10600, Nlink: 1, MTimeNS: -1}, nil, nil},

@@ -69,9 +69,17 @@ type counter struct {
 // values is the list of counters with the format's names.
 func (c *Counters) values() []counter {
 	return []counter{
-		{"regular", &c.Regular}, {"symlink", &c.Symlink}, {"special", &c.Special}, {"dir", &c.Dir},
-		{"nested", &c.Nested}, {"chunked", &c.Chunked}, {"chunks", &c.Chunks}, {"file_size", &c.FileSize},
-		{"chunked_size", &c.ChunkedSize}, {"xattr", &c.Xattr}, {"external", &c.External},
+		{"regular", &c.Regular},
+		{"symlink", &c.Symlink},
+		{"special", &c.Special},
+		{"dir", &c.Dir},
+		{"nested", &c.Nested},
+		{"chunked", &c.Chunked},
+		{"chunks", &c.Chunks},
+		{"file_size", &c.FileSize},
+		{"chunked_size", &c.ChunkedSize},
+		{"xattr", &c.Xattr},
+		{"external", &c.External},
 		{"external_file_size", &c.ExternalFileSize},
 	}
 }

@@ -283,7 +283,7 @@ func TestProxy(t *testing.T) {
 			http.Error(w, "no", http.StatusServiceUnavailable)
 			return
 		}
-		resp, err := http.Get(r.URL.String()) //nolint:noctx // a small proxy for a test
+		resp, err := http.Get(r.URL.String())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return

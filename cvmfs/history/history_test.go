@@ -96,8 +96,11 @@ func TestRoundTrip(t *testing.T) {
 
 func TestWriteRefuses(t *testing.T) {
 	for _, tag := range []history.Tag{
-		{Name: "", Hash: cvmfs.SHA1.Sum(nil)}, {Name: "with blank", Hash: cvmfs.SHA1.Sum(nil)}, {Name: "a\n", Hash: cvmfs.SHA1.Sum(nil)},
-		{Name: strings.Repeat("x", 256), Hash: cvmfs.SHA1.Sum(nil)}, {Name: "ok"},
+		{Name: "", Hash: cvmfs.SHA1.Sum(nil)},
+		{Name: "with blank", Hash: cvmfs.SHA1.Sum(nil)},
+		{Name: "a\n", Hash: cvmfs.SHA1.Sum(nil)},
+		{Name: strings.Repeat("x", 256), Hash: cvmfs.SHA1.Sum(nil)},
+		{Name: "ok"},
 	} {
 		file := filepath.Join(t.TempDir(), "h")
 		if err := history.Write(file, "a.example.org", cvmfs.Hash{}, []history.Tag{tag}); !errors.Is(err, cvmfs.ErrMalformed) {

@@ -161,7 +161,7 @@ func describe(root, path string) (line, error) {
 		return line{}, err
 	}
 	l := line{
-		Path: path, Mode: fmt.Sprintf("%04o", st.Mode&0o7777), Nlink: uint64(st.Nlink), UID: st.Uid, GID: st.Gid,
+		Path: path, Mode: fmt.Sprintf("%04o", st.Mode&0o7777), Nlink: uint64(st.Nlink), UID: st.Uid, GID: st.Gid, //nolint:unconvert // 32 bits elsewhere
 		MTime: st.Mtim.Sec, MTimeNS: st.Mtim.Nsec, Size: st.Size,
 	}
 	if path == "" {

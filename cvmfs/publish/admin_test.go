@@ -98,8 +98,11 @@ func TestTags(t *testing.T) {
 	for _, test := range []struct {
 		err, want error
 	}{
-		{edit("v2"), publish.ErrExists}, {edit("", "nothing"), publish.ErrNoTag}, {edit("trunk"), publish.ErrExists},
-		{edit("", "trunk"), publish.ErrExists}, {edit("a b"), cvmfs.ErrMalformed},
+		{edit("v2"), publish.ErrExists},
+		{edit("", "nothing"), publish.ErrNoTag},
+		{edit("trunk"), publish.ErrExists},
+		{edit("", "trunk"), publish.ErrExists},
+		{edit("a b"), cvmfs.ErrMalformed},
 	} {
 		if !errors.Is(test.err, test.want) {
 			t.Errorf("EditTags = %v, want %v", test.err, test.want)

@@ -185,8 +185,12 @@ func (w *world) tricky(t testing.TB) {
 		must(t, unix.Mknod(at("block"), unix.S_IFBLK|0o600, int(unix.Mkdev(7, 300))))
 	}
 	for _, x := range []struct{ path, key, value string }{
-		{"README", "user.short", "v"}, {"README", "user.empty", ""}, {"README", "user.long", strings.Repeat("v", 255)},
-		{"soft", "user.ondir", "d"}, {"names/with blank", "user.too-long", strings.Repeat("v", 256)}, {"big/cut", "user.hash", "magic"},
+		{"README", "user.short", "v"},
+		{"README", "user.empty", ""},
+		{"README", "user.long", strings.Repeat("v", 255)},
+		{"soft", "user.ondir", "d"},
+		{"names/with blank", "user.too-long", strings.Repeat("v", 256)},
+		{"big/cut", "user.hash", "magic"},
 	} {
 		if err := unix.Lsetxattr(at(x.path), x.key, []byte(x.value), 0); err != nil && !errors.Is(err, unix.ENOTSUP) {
 			t.Fatal(err)

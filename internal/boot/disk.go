@@ -120,8 +120,14 @@ func (s *state) directories() error {
 		name string
 		mode fs.FileMode
 	}{
-		{"aux", 0o755}, {"persistent", 0o755}, {"ovlwork", 0o755}, {"cache", 0o755},
-		{"cvmfs", 0o755}, {"context", 0o700}, {"ulogs", 0o755}, {"aux/safety", 0o755},
+		{"aux", 0o755},
+		{"persistent", 0o755},
+		{"ovlwork", 0o755},
+		{"cache", 0o755},
+		{"cvmfs", 0o755},
+		{"context", 0o700},
+		{"ulogs", 0o755},
+		{"aux/safety", 0o755},
 	} {
 		if err := os.Mkdir(s.rw(d.name), d.mode); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("making %s on the disk: %w", d.name, err)

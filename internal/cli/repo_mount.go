@@ -109,7 +109,7 @@ func mountInBackground(ctx context.Context, a *app) error {
 	if err != nil {
 		return fmt.Errorf("starting the mount: %w", err)
 	}
-	defer null.Close() //nolint:errcheck // nothing to lose
+	defer null.Close()
 	process, err := os.StartProcess(exe, append(append([]string{}, os.Args...), "--background-child"), &os.ProcAttr{
 		Env:   os.Environ(),
 		Files: []*os.File{null, null, os.Stderr, send},

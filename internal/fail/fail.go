@@ -75,7 +75,7 @@ func Hints(err error) []string {
 		if e, ok := err.(*Error); ok { //nolint:errorlint // each link is looked at in turn
 			hints = append(hints, e.hints...)
 		}
-		if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // as above
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
 			for _, one := range many.Unwrap() {
 				hints = append(hints, Hints(one)...)
 			}

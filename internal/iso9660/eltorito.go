@@ -30,7 +30,7 @@ func infoTable(n *node) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("boot image %q: %w", n.file.Path, err)
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	image := make([]byte, (n.file.Size+3)/4*4)
 	if _, err := io.ReadFull(r, image[:n.file.Size]); err != nil {
 		return nil, fmt.Errorf("boot image %q: %w", n.file.Path, err)

@@ -64,7 +64,7 @@ func (p *plan) content(out *counter, n *node) error {
 	if err != nil {
 		return fmt.Errorf("file %q: %w", n.file.Path, err)
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	var src io.Reader = r
 	if n.patch != nil {
 		head := make([]byte, infoEnd)

@@ -69,19 +69,31 @@ const (
 // rules is the state machine: what each action does in each state. Actions
 // that would have to boot a machine only to stop it are refused or idle.
 var rules = map[State]map[Action]verdict{
-	Absent: {DoStart: no(gone), DoSave: no(gone), DoPowerOff: no(gone), DoShutdown: no(gone), DoPause: no(gone),
-		DoResume: no(gone), DoRestart: no(gone), DoConsole: no(gone), DoSSH: no(gone), DoDestroy: act},
-	Stopped: {DoStart: act, DoSave: idle, DoPowerOff: idle, DoShutdown: idle, DoPause: no(isOff),
-		DoResume: no(isOff), DoRestart: act, DoConsole: no(isOff), DoSSH: no(isOff), DoDestroy: act},
-	Saved: {DoStart: act, DoSave: idle, DoPowerOff: act, DoShutdown: no(isSaved), DoPause: no(isSaved),
+	Absent: {
+		DoStart: no(gone), DoSave: no(gone), DoPowerOff: no(gone), DoShutdown: no(gone), DoPause: no(gone),
+		DoResume: no(gone), DoRestart: no(gone), DoConsole: no(gone), DoSSH: no(gone), DoDestroy: act,
+	},
+	Stopped: {
+		DoStart: act, DoSave: idle, DoPowerOff: idle, DoShutdown: idle, DoPause: no(isOff),
+		DoResume: no(isOff), DoRestart: act, DoConsole: no(isOff), DoSSH: no(isOff), DoDestroy: act,
+	},
+	Saved: {
+		DoStart: act, DoSave: idle, DoPowerOff: act, DoShutdown: no(isSaved), DoPause: no(isSaved),
 		DoResume: no(isSaved), DoRestart: no("'mica start' first, or 'mica stop --power-off' to drop the saved memory"),
-		DoConsole: no(isSaved), DoSSH: no(isSaved), DoDestroy: act},
-	Paused: {DoStart: act, DoSave: act, DoPowerOff: act, DoShutdown: no("'mica resume' first: a paused guest cannot act"), DoPause: idle,
-		DoResume: act, DoRestart: act, DoConsole: act, DoSSH: no("'mica resume' first: a paused guest does not answer"), DoDestroy: act},
-	Running: {DoStart: idle, DoSave: act, DoPowerOff: act, DoShutdown: act, DoPause: act,
-		DoResume: idle, DoRestart: act, DoConsole: act, DoSSH: act, DoDestroy: act},
-	Crashed: {DoStart: no(isBad), DoSave: no(isBad), DoPowerOff: act, DoShutdown: no(isBad), DoPause: no(isBad),
-		DoResume: no(isBad), DoRestart: act, DoConsole: act, DoSSH: no(isBad), DoDestroy: act},
+		DoConsole: no(isSaved), DoSSH: no(isSaved), DoDestroy: act,
+	},
+	Paused: {
+		DoStart: act, DoSave: act, DoPowerOff: act, DoShutdown: no("'mica resume' first: a paused guest cannot act"), DoPause: idle,
+		DoResume: act, DoRestart: act, DoConsole: act, DoSSH: no("'mica resume' first: a paused guest does not answer"), DoDestroy: act,
+	},
+	Running: {
+		DoStart: idle, DoSave: act, DoPowerOff: act, DoShutdown: act, DoPause: act,
+		DoResume: idle, DoRestart: act, DoConsole: act, DoSSH: act, DoDestroy: act,
+	},
+	Crashed: {
+		DoStart: no(isBad), DoSave: no(isBad), DoPowerOff: act, DoShutdown: no(isBad), DoPause: no(isBad),
+		DoResume: no(isBad), DoRestart: act, DoConsole: act, DoSSH: no(isBad), DoDestroy: act,
+	},
 }
 
 // Live reports whether the machine uses memory of this computer now.

@@ -179,7 +179,7 @@ func TestShellHasItsTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ptmx.Close()
-	defer tty.Close()  //nolint:errcheck // test
+	defer tty.Close() //nolint:errcheck // test
 	var out buffer
 	go func() { _, _ = io.Copy(&out, ptmx) }()
 	err = Shell(t.Context(), []string{sh, "-c", "echo to-the-tty >/dev/tty; exit 3"}, tty.Name(), os.Environ())

@@ -124,7 +124,7 @@ func (k linux) loop(disk, part Device) (string, error) {
 		return "", err
 	}
 	defer control.Close()
-	for range 8 {         // another process may take the same number first
+	for range 8 { // another process may take the same number first
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			return "", fmt.Errorf("finding a free loop device: %w", err)

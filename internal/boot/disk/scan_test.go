@@ -138,8 +138,12 @@ func TestBlank(t *testing.T) {
 		off  int64
 		want bool
 	}{
-		{"nothing", -1, true}, {"first byte", 0, false}, {"last of MiB two", 2*mib - 1, false},
-		{"last byte", size - 1, false}, {"in MiB minus two", size - 2*mib, false}, {"in the middle of a sample", size/257*100&^4095 + 7, false},
+		{"nothing", -1, true},
+		{"first byte", 0, false},
+		{"last of MiB two", 2*mib - 1, false},
+		{"last byte", size - 1, false},
+		{"in MiB minus two", size - 2*mib, false},
+		{"in the middle of a sample", size/257*100&^4095 + 7, false},
 		{"exempt", 5000, true},
 	} {
 		b := make([]byte, size)

@@ -70,10 +70,16 @@ func TestFromLease(t *testing.T) {
 			c.Gateway = ip("10.1.2.9")
 			c.Routes = []Route{{prefix("192.168.0.0/16"), ip("10.1.2.8")}, {prefix("169.254.0.0/16"), netip.Addr{}}}
 		})},
-		{"classless routes without a default: none", []dhcpv4.Modifier{mask, router, opt(dhcpv4.OptClasslessStaticRoute(route("192.168.0.0/16", net.IPv4(10, 1, 2, 8))))},
-			with(func(c *Config) { c.Routes = []Route{{prefix("192.168.0.0/16"), ip("10.1.2.8")}} })},
-		{"Microsoft's number for them", []dhcpv4.Modifier{mask, router, opt(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(249), []byte{0, 10, 1, 2, 9}))},
-			with(func(c *Config) { c.Gateway = ip("10.1.2.9") })},
+		{
+			"classless routes without a default: none",
+			[]dhcpv4.Modifier{mask, router, opt(dhcpv4.OptClasslessStaticRoute(route("192.168.0.0/16", net.IPv4(10, 1, 2, 8))))},
+			with(func(c *Config) { c.Routes = []Route{{prefix("192.168.0.0/16"), ip("10.1.2.8")}} }),
+		},
+		{
+			"Microsoft's number for them",
+			[]dhcpv4.Modifier{mask, router, opt(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(249), []byte{0, 10, 1, 2, 9}))},
+			with(func(c *Config) { c.Gateway = ip("10.1.2.9") }),
+		},
 		{"hostile names are dropped", []dhcpv4.Modifier{mask, opt(dhcpv4.OptDomainName("x'; reboot; '")), opt(dhcpv4.OptHostName("$(reboot)"))}, base},
 		{"a foolish MTU is left out", []dhcpv4.Modifier{mask, opt(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 68}))}, base},
 	} {

@@ -136,7 +136,7 @@ func readKernel(ctx context.Context, name string, wanted []string) (k kernel, bu
 		return k, nil, fmt.Errorf("making temporary file: %w", err)
 	}
 	defer os.Remove(aside.Name()) //nolint:errcheck // best effort
-	defer aside.Close()           //nolint:errcheck // scratch
+	defer aside.Close()
 	var all []modules.Module
 	type place struct{ offset, size int64 }
 	places := map[string]place{}

@@ -169,8 +169,10 @@ func (r *run) script(ctx context.Context, phase string, script usercontext.Scrip
 	res := runScript(ctx, r.root, phase, script, r.options.ScriptTimeout)
 	r.report.Scripts = append(r.report.Scripts, res)
 	r.report.Facts["script_"+phase] = strconv.Itoa(res.Code)
-	e := stage.Event{Stage: stage.Plugin, State: stage.Done, Seconds: res.Seconds,
-		Facts: map[string]string{"plugin": "script-" + phase, "exit_code": strconv.Itoa(res.Code)}}
+	e := stage.Event{
+		Stage: stage.Plugin, State: stage.Done, Seconds: res.Seconds,
+		Facts: map[string]string{"plugin": "script-" + phase, "exit_code": strconv.Itoa(res.Code)},
+	}
 	switch {
 	case res.Problem != "":
 		e.State, e.Detail = stage.Warned, res.Problem

@@ -108,7 +108,7 @@ func keyName(i int) string {
 func document(v any) []byte {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
-		panic(err) // maps of strings and numbers always encode
+		panic(err) //nolint:forbidigo // maps of strings and numbers always encode
 	}
 	return append(b, '\n')
 }

@@ -177,9 +177,12 @@ func magics() []magic {
 // other file systems and count only when nothing else was found.
 func weak(d *device) (signature, bool) {
 	for _, m := range []magic{
-		{"minix", Filesystem, 1024 + 16, "\x7f\x13"}, {"minix", Filesystem, 1024 + 16, "\x8f\x13"},
-		{"minix", Filesystem, 1024 + 16, "\x68\x24"}, {"minix", Filesystem, 1024 + 16, "\x78\x24"},
-		{"minix", Filesystem, 1024 + 16, "\x13\x7f"}, {"minix", Filesystem, 1024 + 16, "\x13\x8f"},
+		{"minix", Filesystem, 1024 + 16, "\x7f\x13"},
+		{"minix", Filesystem, 1024 + 16, "\x8f\x13"},
+		{"minix", Filesystem, 1024 + 16, "\x68\x24"},
+		{"minix", Filesystem, 1024 + 16, "\x78\x24"},
+		{"minix", Filesystem, 1024 + 16, "\x13\x7f"},
+		{"minix", Filesystem, 1024 + 16, "\x13\x8f"},
 		{"minix", Filesystem, 1024 + 24, "\x5a\x4d"},
 		{"sysv", Filesystem, 512 + 504, "\x20\x7e\x18\xfd"},
 		{"sun", Labelled, 508, "\xda\xbe"},

@@ -36,7 +36,7 @@ type Entry struct {
 	Hard bool   // Link is a hard link
 }
 
-// Stop, returned by a visitor, ends a walk early without an error.
+// Stop ends a walk early, without an error, when a visitor returns it.
 var Stop = errors.New("enough") //nolint:errname,staticcheck // a signal, as fs.SkipAll is
 
 // Control returns the fields of the package's control file.

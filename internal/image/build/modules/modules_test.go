@@ -6,13 +6,13 @@ import (
 	"encoding/binary"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/ulikunitz/xz"
 
 	"github.com/micavm/mica/internal/boot/modules"
 	build "github.com/micavm/mica/internal/image/build/modules"
-	"testing/fstest"
 )
 
 // object is a minimal ELF object with a .modinfo section.

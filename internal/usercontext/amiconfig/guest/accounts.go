@@ -90,8 +90,10 @@ func (r *Root) edit(ctx context.Context, change func(*accounts) error) error {
 		t    *table
 		attr Attr
 	}{
-		{groupFile, a.group, Attr{}}, {gshadowFile, a.gshadow, Attr{Secret: true}},
-		{passwdFile, a.passwd, Attr{}}, {shadowFile, a.shadow, Attr{Secret: true}},
+		{groupFile, a.group, Attr{}},
+		{gshadowFile, a.gshadow, Attr{Secret: true}},
+		{passwdFile, a.passwd, Attr{}},
+		{shadowFile, a.shadow, Attr{Secret: true}},
 	} {
 		if f.t == nil || !f.t.changed {
 			continue
@@ -366,11 +368,15 @@ func (a *accounts) ensure(n NewAccount, now time.Time) (Account, bool, error) {
 	if f == nil {
 		f = []string{acc.Name, "x", strconv.Itoa(acc.UID), "", acc.Gecos, acc.Home, ""}
 		a.shadow.set([]string{acc.Name, "!", strconv.FormatInt(now.Unix()/86400, 10), "0", "99999", "7", "", "", ""})
-		a.actions = append(a.actions, Action{Kind: KindUser, Target: acc.Name,
-			Detail: fmt.Sprintf("uid %d, gid %d, shell %s", acc.UID, acc.GID, acc.Shell)})
+		a.actions = append(a.actions, Action{
+			Kind: KindUser, Target: acc.Name,
+			Detail: fmt.Sprintf("uid %d, gid %d, shell %s", acc.UID, acc.GID, acc.Shell),
+		})
 	} else if acc != before {
-		a.actions = append(a.actions, Action{Kind: KindAccount, Target: acc.Name,
-			Detail: fmt.Sprintf("gid %d, shell %s", acc.GID, acc.Shell)})
+		a.actions = append(a.actions, Action{
+			Kind: KindAccount, Target: acc.Name,
+			Detail: fmt.Sprintf("gid %d, shell %s", acc.GID, acc.Shell),
+		})
 	}
 	f[3], f[6] = strconv.Itoa(acc.GID), acc.Shell
 	a.passwd.set(f)

@@ -56,7 +56,7 @@ func FuzzEnsureAccount(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer root.Close() //nolint:errcheck // a test
+		defer root.Close()
 		acc, created, err := root.EnsureAccount(t.Context(), NewAccount{Name: name, Shell: "/bin/sh"})
 		if err != nil {
 			return

@@ -237,9 +237,17 @@ func TestAccountErrors(t *testing.T) {
 	dir, root := accounts(t)
 	before := read(t, dir, "etc/passwd")
 	for _, n := range []guest.NewAccount{
-		{Name: ""}, {Name: "a:b"}, {Name: "a\nb"}, {Name: "../x"}, {Name: "-x"}, {Name: strings.Repeat("x", 33)},
-		{Name: "bob", Shell: "/bin/sh:0:0"}, {Name: "bob", Home: "/home\nroot::0:0:::"}, {Name: "bob", Gecos: "x:y"},
-		{Name: "bob", Group: "nosuch"}, {Name: "bob", UID: 0, Group: "no:such"},
+		{Name: ""},
+		{Name: "a:b"},
+		{Name: "a\nb"},
+		{Name: "../x"},
+		{Name: "-x"},
+		{Name: strings.Repeat("x", 33)},
+		{Name: "bob", Shell: "/bin/sh:0:0"},
+		{Name: "bob", Home: "/home\nroot::0:0:::"},
+		{Name: "bob", Gecos: "x:y"},
+		{Name: "bob", Group: "nosuch"},
+		{Name: "bob", UID: 0, Group: "no:such"},
 	} {
 		if _, _, err := root.EnsureAccount(t.Context(), n); err == nil {
 			t.Errorf("EnsureAccount(%+v) = nil, want an error", n)
@@ -403,14 +411,26 @@ func TestService(t *testing.T) {
 		files []string
 		want  []string
 	}{
-		{"systemd", []string{"run/systemd/system/x", "usr/bin/systemctl", "usr/lib/systemd/system/ssh.service"},
-			[]string{"systemctl enable --quiet ssh.service", "systemctl --no-block restart ssh.service", "systemctl --no-block try-reload-or-restart ssh.service"}},
-		{"el6", []string{"etc/init.d/ssh", "sbin/chkconfig", "sbin/service"},
-			[]string{"chkconfig ssh on", "service ssh restart", "service ssh reload"}},
-		{"debian", []string{"etc/init.d/ssh", "usr/sbin/update-rc.d", "usr/sbin/service"},
-			[]string{"update-rc.d ssh defaults", "service ssh restart", "service ssh reload"}},
-		{"openrc", []string{"etc/init.d/ssh", "sbin/rc-update", "sbin/rc-service"},
-			[]string{"rc-update add ssh default", "rc-service ssh restart", "rc-service --ifstarted ssh reload"}},
+		{
+			"systemd",
+			[]string{"run/systemd/system/x", "usr/bin/systemctl", "usr/lib/systemd/system/ssh.service"},
+			[]string{"systemctl enable --quiet ssh.service", "systemctl --no-block restart ssh.service", "systemctl --no-block try-reload-or-restart ssh.service"},
+		},
+		{
+			"el6",
+			[]string{"etc/init.d/ssh", "sbin/chkconfig", "sbin/service"},
+			[]string{"chkconfig ssh on", "service ssh restart", "service ssh reload"},
+		},
+		{
+			"debian",
+			[]string{"etc/init.d/ssh", "usr/sbin/update-rc.d", "usr/sbin/service"},
+			[]string{"update-rc.d ssh defaults", "service ssh restart", "service ssh reload"},
+		},
+		{
+			"openrc",
+			[]string{"etc/init.d/ssh", "sbin/rc-update", "sbin/rc-service"},
+			[]string{"rc-update add ssh default", "rc-service ssh restart", "rc-service --ifstarted ssh reload"},
+		},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -201,7 +201,7 @@ func (u dnsUpdater) exchange(ctx context.Context, root *guest.Root, server strin
 	if err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // the answer is what counts
+	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return err
 	}

@@ -34,7 +34,7 @@ func outboundIP(ctx context.Context, root *guest.Root) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("finding this machine's address: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // nothing was sent
+	defer conn.Close()
 	addr, ok := conn.LocalAddr().(*net.UDPAddr)
 	if !ok {
 		return "", errors.New("finding this machine's address: not an IP address")

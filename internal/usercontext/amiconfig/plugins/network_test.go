@@ -30,7 +30,7 @@ func TestDNSUpdate(t *testing.T) {
 		dial := func(context.Context, string, string) (net.Conn, error) {
 			client, server := net.Pipe()
 			go func() {
-				defer server.Close() //nolint:errcheck // a test
+				defer server.Close()
 				heard <- serveUpdate(t, server, code)
 			}()
 			return client, nil
@@ -82,7 +82,7 @@ func serveUpdate(t *testing.T, conn net.Conn, code byte) string {
 		return ""
 	}
 	answer := append([]byte{0, 12, m[0], m[1], 0xa8, code}, make([]byte, 8)...)
-	defer conn.Write(answer) //nolint:errcheck // a test
+	defer conn.Write(answer)
 	if want := []byte{0x28, 0, 0, 1, 0, 0, 0, 1, 0, 1}; !bytes.Equal(m[2:12], want) {
 		t.Errorf("header % x, want % x", m[2:12], want)
 	}
@@ -265,7 +265,7 @@ func FuzzParseUsers(f *testing.F) {
 	f.Add(`"a:b:c,d",x::!,y:y:{plain}$6$`, "")
 	f.Add(",,:::,", "a b")
 	f.Fuzz(func(t *testing.T, value, organisation string) {
-		users, _ := parseUsers(value, organisation) //nolint:errcheck // may well be wrong
+		users, _ := parseUsers(value, organisation)
 		for _, u := range users {
 			if !guest.ValidName(u.name) || !guest.ValidName(u.group) || strings.ContainsAny(u.hash, ":\n") {
 				t.Errorf("parseUsers(%q) gives %+v", value, u)

@@ -50,7 +50,7 @@ func noip() Plugin {
 			request.SetBasicAuth(s.Get("username", ""), s.Get("password", ""))
 			request.Header.Set("User-Agent", "mica/1.0 noip@mica.invalid")
 			if c.Root.Pretend() {
-				_, _ = c.Root.HTTP(ctx, request) //nolint:errcheck // recorded, never sent
+				_, _ = c.Root.HTTP(ctx, request)
 				return nil
 			}
 			body, err := c.Root.HTTP(ctx, request)

@@ -64,7 +64,7 @@ func storage() Plugin {
 					mounts = append(mounts, target)
 				}
 			}
-			paths, _ := relocatePaths(c.Section) //nolint:errcheck // reported by Apply
+			paths, _ := relocatePaths(c.Section)
 			for i, from := range paths {
 				if len(mounts) > 0 {
 					p.add(relocate(ctx, c.Root, from, mounts[i%len(mounts)]))

@@ -239,7 +239,7 @@ func setPassword(ctx context.Context, c *Call, u userSpec) (generated string, er
 // UserNames returns the names of the users that a value of [cernvm] users makes,
 // wrong entries left out.
 func UserNames(value string) []string {
-	specs, _ := parseUsers(value, "") //nolint:errcheck // what is wrong is reported where it counts
+	specs, _ := parseUsers(value, "")
 	var names []string
 	for _, u := range specs {
 		names = append(names, u.name)

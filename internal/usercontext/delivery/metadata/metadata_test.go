@@ -332,7 +332,10 @@ func TestTokens(t *testing.T) {
 		headers []string
 		want    int
 	}{
-		{nil, 400}, {[]string{ttl + ": 0"}, 400}, {[]string{ttl + ": 21601"}, 400}, {[]string{ttl + ": x"}, 400},
+		{nil, 400},
+		{[]string{ttl + ": 0"}, 400},
+		{[]string{ttl + ": 21601"}, 400},
+		{[]string{ttl + ": x"}, 400},
 		{[]string{ttl + ": 60", "X-Forwarded-For: 10.0.0.1"}, 403},
 	} {
 		if r := ask(t, s, addressA, "PUT /latest/api/token", tc.headers...); r.StatusCode != tc.want {
