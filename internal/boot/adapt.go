@@ -309,7 +309,7 @@ func writeUnits(run string, s *state) error {
 			}
 			continue
 		}
-		if err := os.WriteFile(file, []byte(f.Text), 0o644); err != nil { //nolint:gosec // units are public
+		if err := os.WriteFile(file, []byte(f.Text), 0o644); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -322,14 +322,14 @@ func writeUnits(run string, s *state) error {
 		if i > 0 {
 			name = fmt.Sprintf("10-mica-%s.network", c.Interface)
 		}
-		if err := os.WriteFile(filepath.Join(nets, name), []byte(c.Networkd()), 0o644); err != nil { //nolint:gosec // no secret
+		if err := os.WriteFile(filepath.Join(nets, name), []byte(c.Networkd()), 0o644); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	// The interface keeps the name under which it is in use.
 	for _, c := range s.configs {
 		text := fmt.Sprintf("%s\n[Match]\nMACAddress=%s\nType=ether\n\n[Link]\nNamePolicy=keep\nMACAddressPolicy=none\n", network.Marker, c.MAC)
-		if err := os.WriteFile(filepath.Join(nets, "10-mica-"+c.Interface+".link"), []byte(text), 0o644); err != nil { //nolint:gosec // no secret
+		if err := os.WriteFile(filepath.Join(nets, "10-mica-"+c.Interface+".link"), []byte(text), 0o644); err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -135,7 +135,7 @@ func (s *state) pair(ctx context.Context) error {
 	data, err := source.Cluster{
 		Service: s.keys.ServiceURL, Pin: s.keys.ClusterPin, Master: s.keys.ClusterMaster,
 		Address: s.configs[0].Address.Addr(), HTTP: source.NewClient(), Log: s.log,
-		Jitter: func() time.Duration { return time.Duration(rand.IntN(10)) * time.Second }, //nolint:gosec // to spread requests
+		Jitter: func() time.Duration { return time.Duration(rand.IntN(10)) * time.Second },
 		Waited: func(since time.Duration) {
 			s.con.Info("waiting for the master of the cluster (%s)", since.Round(time.Second))
 		},

@@ -126,7 +126,7 @@ func copyFile(from, to string, perm fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("copying %s: %w", from, err)
 	}
-	defer in.Close() //nolint:errcheck // read only
+	defer in.Close()
 	if a, err := in.Stat(); err == nil {
 		if b, err := os.Stat(to); err == nil && a.Size() == b.Size() {
 			return nil

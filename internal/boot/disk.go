@@ -136,7 +136,7 @@ func (s *state) directories() error {
 	if err := os.Chmod(s.rw("context"), 0o700); err != nil {
 		return fmt.Errorf("closing the context to others: %w", err)
 	}
-	if err := os.WriteFile(s.rw("aux/layout"), []byte(layout+"\n"), 0o644); err != nil { //nolint:gosec // no secret
+	if err := os.WriteFile(s.rw("aux/layout"), []byte(layout+"\n"), 0o644); err != nil {
 		return fmt.Errorf("marking the disk: %w", err)
 	}
 	return nil

@@ -92,13 +92,13 @@ func (s *state) swap() error {
 	}
 	file := s.rw(disk.SwapFile)
 	if _, err := os.Stat(file); err != nil || strings.EqualFold(s.keys.SwapSize, "off") {
-		return nil //nolint:nilerr // no file, no swap
+		return nil // no file, no swap
 	}
 	name, err := unix.BytePtrFromString(file)
 	if err != nil {
 		return err
 	}
-	_, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(name)), 0, 0) //nolint:gosec // x/sys has no swapon
+	_, _, errno := unix.Syscall(unix.SYS_SWAPON, uintptr(unsafe.Pointer(name)), 0, 0)
 	if errno != 0 && errno != unix.EBUSY {
 		return fmt.Errorf("turning on the swap file: %w", errno)
 	}

@@ -71,7 +71,7 @@ func (s *state) leave(args []string) error {
 	}
 	argv := append([]string{s.init}, args...)
 	err = again(func() error {
-		return syscall.Exec(s.init, argv, env) //nolint:gosec // the operating system's init, checked by handOver
+		return syscall.Exec(s.init, argv, env)
 	})
 	return fmt.Errorf("running %s: %w", s.init, err)
 }
@@ -83,7 +83,7 @@ func writePIDs(file string, pids ...int) error {
 	for _, pid := range pids {
 		b.WriteString(strconv.Itoa(pid) + "\n")
 	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil { //nolint:gosec // no secret
+	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 		return fmt.Errorf("writing %s: %w", filepath.Base(file), err)
 	}
 	return nil

@@ -57,7 +57,7 @@ func withoutPreemption() {
 	}
 	env := append(os.Environ(), "GODEBUG="+setting)
 	// The kernel started us by a name in the initramfs, which still stands.
-	_ = syscall.Exec(os.Args[0], os.Args, env) //nolint:gosec // this program
+	_ = syscall.Exec(os.Args[0], os.Args, env)
 	// Not that important: again() gets through on a fast machine.
 }
 

@@ -73,7 +73,7 @@ func listedModules(file string) []string {
 	if err != nil {
 		return nil
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var names []string
 	scan := bufio.NewScanner(f)
 	for scan.Scan() {

@@ -161,7 +161,7 @@ func (m mounter) ReadRaw(_ context.Context, d source.Device, limit int) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", d.Path, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data := make([]byte, limit)
 	n, err := f.ReadAt(data, 0)
 	if n == 0 && err != nil {

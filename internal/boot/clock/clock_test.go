@@ -50,7 +50,7 @@ func TestQueryTakesTheGoodServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() //nolint:errcheck // test
+	defer silent.Close()
 	kiss := server(t, 0, func(r []byte) { r[1] = 0 })
 	good := server(t, 3*time.Hour, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
@@ -87,7 +87,7 @@ func TestQueryKeepsTheBudget(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close() //nolint:errcheck // test
+	defer silent.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	began := time.Now()

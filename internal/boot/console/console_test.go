@@ -179,7 +179,7 @@ func TestShellHasItsTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ptmx.Close()
-	defer tty.Close() //nolint:errcheck // test
+	defer tty.Close()
 	var out buffer
 	go func() { _, _ = io.Copy(&out, ptmx) }()
 	err = Shell(t.Context(), []string{sh, "-c", "echo to-the-tty >/dev/tty; exit 3"}, tty.Name(), os.Environ())
@@ -219,7 +219,7 @@ func TestLineSurvivesAHangUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ptmx.Close() //nolint:errcheck // test
+	defer ptmx.Close()
 	var out buffer
 	go func() { _, _ = io.Copy(&out, ptmx) }()
 	c := Open(filepath.Dir(tty.Name()), nil) // no ttyS0 there: this checks that it is left out

@@ -127,7 +127,7 @@ func Insert(file string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	packed := !strings.HasSuffix(file, ".ko")
 	flags := 0
 	if packed {

@@ -62,7 +62,7 @@ func TestLeaseAndApply(t *testing.T) {
 	})
 	must(err)
 	go func() { _ = dhcp.Serve() }()
-	defer dhcp.Close() //nolint:errcheck // test
+	defer dhcp.Close()
 
 	guest, err := netlink.LinkByName("guest")
 	must(err)

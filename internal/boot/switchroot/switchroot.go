@@ -77,7 +77,7 @@ func interpreter(file string) (string, error) {
 	if err != nil {
 		return "", pathless(err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	head := make([]byte, 256)
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -109,7 +109,7 @@ func elfInterpreter(r io.ReaderAt, head []byte) (string, error) {
 	is64 := head[4] == 2
 	offset, size, count := int64(order.Uint32(head[28:])), int(order.Uint16(head[42:])), int(order.Uint16(head[44:]))
 	if is64 {
-		offset, size, count = int64(order.Uint64(head[32:])), int(order.Uint16(head[54:])), int(order.Uint16(head[56:])) //nolint:gosec // checked below
+		offset, size, count = int64(order.Uint64(head[32:])), int(order.Uint16(head[54:])), int(order.Uint16(head[56:]))
 	}
 	least := 32
 	if is64 {
@@ -128,7 +128,7 @@ func elfInterpreter(r io.ReaderAt, head []byte) (string, error) {
 		}
 		at, n := int64(order.Uint32(h[4:])), int64(order.Uint32(h[16:]))
 		if is64 {
-			at, n = int64(order.Uint64(h[8:])), int64(order.Uint64(h[32:])) //nolint:gosec // checked below
+			at, n = int64(order.Uint64(h[8:])), int64(order.Uint64(h[32:]))
 		}
 		if at < 0 || n < 0 || n > longest {
 			return "", errors.New("a program with damaged headers")
