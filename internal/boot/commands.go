@@ -44,7 +44,7 @@ func Commands() []Command {
 
 // Version prints the version.
 func Version([]string) int {
-	fmt.Fprintln(os.Stdout, "mica-guest "+version.Number)
+	_, _ = fmt.Fprintln(os.Stdout, "mica-guest "+version.Number)
 	return 0
 }
 
@@ -177,9 +177,9 @@ func ResetRootPassword(args []string) int {
 		return complain(err)
 	}
 	if shown {
-		fmt.Fprintf(os.Stdout, "The password of root is now: %s\n", secret)
+		_, _ = fmt.Fprintf(os.Stdout, "The password of root is now: %s\n", secret)
 	} else {
-		fmt.Fprintln(os.Stdout, "The password of root was set.")
+		_, _ = fmt.Fprintln(os.Stdout, "The password of root was set.")
 	}
 	return 0
 }
