@@ -1,6 +1,7 @@
 package amiconfig
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"math/rand/v2"
@@ -12,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/internal/stage"
+	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
 )
 
@@ -323,12 +327,50 @@ func TestConsoles(t *testing.T) {
 		}
 	}
 	names := consoles(dir)
-	c := openConsoles(append(names, filepath.Join(dir, "dev/none")))
+	c := &console{append(names, filepath.Join(dir, "dev/none"))}
 	c.emit(stage.Event{Stage: stage.Apply, State: stage.Done})
-	c.close()
 	for _, name := range []string{"dev/tty0", "dev/hvc0", "dev/ttyS0"} {
 		if _, ok := stage.Parse(strings.TrimSpace(read(t, dir, name))); !ok {
 			t.Errorf("%s got %q, want an event", name, read(t, dir, name))
 		}
 	}
+}
+
+// A login prompt that starts on a line hangs it up. What is written later arrives
+// all the same.
+func TestConsoleSurvivesHangUp(t *testing.T) {
+	tier.Root(t)
+	master, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer master.Close()
+	lines := make(chan string, 16)
+	go func() {
+		scanner := bufio.NewScanner(master)
+		for scanner.Scan() {
+			lines <- scanner.Text()
+		}
+	}()
+	c := &console{[]string{tty.Name()}}
+	for _, state := range []stage.State{stage.Started, stage.Done} {
+		c.emit(stage.Event{Stage: stage.Apply, State: state})
+		for arrived := false; !arrived; {
+			select {
+			case line := <-lines:
+				e, ok := stage.Parse(line)
+				arrived = ok && e.State == state
+			case <-time.After(10 * time.Second):
+				t.Fatalf("the event %q never arrived", state)
+			}
+		}
+		if err := unix.IoctlSetInt(int(tty.Fd()), unix.TIOCVHANGUP, 0); err != nil {
+			t.Fatal(err)
+		}
+		_ = tty.Close()
+		if tty, err = os.OpenFile(c.names[0], os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = tty.Close()
 }

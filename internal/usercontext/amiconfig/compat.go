@@ -166,8 +166,7 @@ Options:
 
 func (p program) compatRun(ctx context.Context, in Input, o Options) (Report, error) {
 	options := guest.Options{Dir: p.dir, Live: p.dir == "/", Owners: os.Geteuid() == 0}
-	con := openConsoles(p.consoles())
-	defer con.close()
+	con := &console{p.consoles()}
 	p.alive(&options, con)
 	return p.run(ctx, options, in, o, nil)
 }

@@ -107,8 +107,7 @@ func (p program) apply(ctx context.Context, args []string) int {
 	options := guest.Options{Dir: *dir, Live: live, Owners: os.Geteuid() == 0, Log: p.log(*verbose)}
 	var tell func(stage.Event)
 	if live {
-		con := openConsoles(p.consoles())
-		defer con.close()
+		con := &console{p.consoles()}
 		p.alive(&options, con)
 		tell = func(e stage.Event) { con.emit(e) }
 	}
