@@ -56,7 +56,10 @@ func findContext(ctx context.Context, s *state, r *report) error {
 		if again == "" || found.Source == "" {
 			s.source = stored.source
 			r.fact("context", stored.source)
-			r.say("%s, kept from the first boot", sourceName(stored.source))
+			if stored.source == noSource {
+				return errors.Join(s.useContext(nil), skipped("the machine has no context"))
+			}
+			r.say("%s, kept from the first boot", stored.source)
 			return s.useContext(stored.userData)
 		}
 		s.rec.note("the context is read again: %s", again)
@@ -89,11 +92,18 @@ func (s *state) discover(ctx context.Context, known string) (source.Found, error
 // noSource is what context/source says of a machine without a context.
 const noSource = "none"
 
-func sourceName(name string) string {
-	if name == noSource || name == "" {
-		return "(none)"
+// tried names the sources that were asked in vain.
+func tried(found source.Found) string {
+	var names []string
+	for _, a := range found.Tried {
+		if a.Result == "nothing" && !slices.Contains(names, a.Source) {
+			names = append(names, a.Source)
+		}
 	}
-	return name
+	if len(names) == 0 {
+		return "no source applies to this machine"
+	}
+	return "asked " + strings.Join(names, ", ")
 }
 
 // takeContext makes a context that was just found the one in force, and has it
@@ -112,10 +122,10 @@ func (s *state) takeContext(ctx context.Context, found source.Found, r *report) 
 	}
 	s.found.UserData = data
 	r.fact("context", s.source)
-	r.say("%s", sourceName(s.source))
-	if found.Origin != "" {
-		r.say("%s (%s), %d bytes", sourceName(s.source), found.Origin, len(data))
+	if found.Source == "" {
+		return errors.Join(s.useContext(nil), skipped("no context found: %s", tried(found)))
 	}
+	r.say("%s (%s), %d bytes", s.source, found.Origin, len(data))
 	if len(found.UserData) > warnSize {
 		s.rec.note("user data has %d bytes; EC2 takes 16384", len(found.UserData))
 		s.con.Warn("user data has %d bytes, more than some clouds take (16384)", len(found.UserData))

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/micavm/mica/internal/boot/cmdline"
 	"github.com/micavm/mica/internal/boot/console"
 	"github.com/micavm/mica/internal/boot/network"
+	"github.com/micavm/mica/internal/stage"
 	"github.com/micavm/mica/internal/usercontext/source"
 )
 
@@ -125,20 +127,32 @@ func TestRecontextualize(t *testing.T) {
 	}
 }
 
+// isSkipped checks that a stage said it had nothing to do.
+func isSkipped(t *testing.T, err error) {
+	t.Helper()
+	var o *outcome
+	if !errors.As(err, &o) || o.state != stage.Skipped || o.Error() == "" {
+		t.Errorf("stage ended with %v, want skipped and a reason", err)
+	}
+}
+
 func TestNoContextIsFine(t *testing.T) {
 	s := machine(t)
 	// Online, but on a platform whose metadata service is not asked.
 	s.configs = []network.Config{{}}
 	s.cmd = cmdline.Parse("cvm_platform=none")
-	r := &report{}
-	if err := findContext(t.Context(), s, r); err != nil {
-		t.Fatal(err)
-	}
+	isSkipped(t, findContext(t.Context(), s, &report{}))
 	if err := s.keepContext(); err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, s.rw("context"), "source"); got != "none\n" || r.detail != "(none)" {
-		t.Errorf("source = %q, detail %q", got, r.detail)
+	if got := read(t, s.rw("context"), "source"); got != "none\n" {
+		t.Errorf("source = %q, want none", got)
+	}
+	later := machine(t)
+	later.rwDir = s.rwDir
+	isSkipped(t, findContext(t.Context(), later, &report{}))
+	if later.newSelf || later.context == nil {
+		t.Errorf("later boot: new %v, context %v", later.newSelf, later.context)
 	}
 }
 
@@ -146,9 +160,7 @@ func TestNoContextIsFine(t *testing.T) {
 // the machine has no context.
 func TestNobodyCouldBeAsked(t *testing.T) {
 	s := machine(t)
-	if err := findContext(t.Context(), s, &report{}); err != nil {
-		t.Fatal(err)
-	}
+	isSkipped(t, findContext(t.Context(), s, &report{}))
 	if s.keep || s.source != "none" {
 		t.Errorf("keep %v, source %q; want the question left open", s.keep, s.source)
 	}

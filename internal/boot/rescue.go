@@ -92,7 +92,7 @@ func (s *state) debugShell(ctx context.Context) error {
 	s.con.Flush(flush)
 	cancel()
 	return console.Shell(ctx, []string{busybox, "sh"}, console.Terminal("/sys", "/dev"), []string{
-		"PATH=" + searchPath + ":" + applets, "HOME=/", "TERM=linux", "PS1=(initrd) ", "ROOT=" + targetRoot,
+		"PATH=" + searchPath + ":" + applets, "HOME=/", "TERM=linux", "PS1=(initrd) # ", "ROOT=" + targetRoot,
 	})
 }
 

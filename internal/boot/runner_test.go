@@ -83,11 +83,7 @@ func TestTheListIsInOrder(t *testing.T) {
 	}
 	// Each stage is a file of its name.
 	for _, s := range list {
-		name := s.Name
-		if name == "format" {
-			name = "disk"
-		}
-		if _, err := os.Stat(name + ".go"); err != nil {
+		if _, err := os.Stat(s.Name + ".go"); err != nil {
 			t.Errorf("stage %q: %v", s.Name, err)
 		}
 	}
