@@ -35,6 +35,9 @@ func Files(p Plan) []File {
 		{Name: "mica-apply.service", Text: apply},
 		{Name: "multi-user.target.wants/mica-hostkeys.service", Link: "../mica-hostkeys.service"},
 		{Name: "multi-user.target.wants/mica-apply.service", Link: "../mica-apply.service"},
+		// Debian's ifupdown takes the interfaces down while the root file system
+		// still needs them. Compat: cernvm-config changes the network script likewise.
+		{Name: "networking.service.d/10-mica.conf", Text: "[Service]\nExecStop=\n"},
 		// Socket activation starts ssh without multi-user.target.
 		{Name: "ssh.socket.d/10-mica.conf", Text: "[Unit]\nWants=mica-hostkeys.service\nAfter=mica-hostkeys.service\n"},
 	}
