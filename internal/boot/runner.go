@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -223,7 +224,13 @@ func remedy(err error) string {
 	if errors.As(err, &many) && many.Remedy != "" {
 		hints = append(hints, many.Remedy)
 	}
-	return strings.Join(hints, "; ")
+	var once []string
+	for _, h := range hints {
+		if !slices.Contains(once, h) {
+			once = append(once, h)
+		}
+	}
+	return strings.Join(once, "; ")
 }
 
 // firstFrames cuts a stack to the lines that say where it happened.

@@ -26,9 +26,10 @@ func stages() []Stage {
 	return []Stage{
 		{Name: "devices", Text: "Preparing devices", Policy: Warn, Run: devices},
 		{Name: "modules", Text: "Loading kernel modules", Needs: []string{"devices"}, Policy: Warn, Run: loadModules},
+		{Name: "random", Text: "Gathering randomness", Needs: []string{"modules"}, Policy: Warn, Run: gatherRandomness},
 		{Name: "scan", Text: "Looking at disks and media", Needs: []string{"modules"}, Policy: Warn, Run: scanDevices},
-		{Name: "uroot", Text: "Mounting root filesystem", Needs: []string{"scan"}, Policy: Fatal, Run: mountUROOT},
-		{Name: "network", Text: "Starting networking", Needs: []string{"scan"}, Policy: Warn, Run: startNetwork},
+		{Name: "uroot", Text: "Mounting root filesystem", Needs: []string{"scan", "random"}, Policy: Fatal, Run: mountUROOT},
+		{Name: "network", Text: "Starting networking", Needs: []string{"scan", "random"}, Policy: Warn, Run: startNetwork},
 		{Name: "time", Text: "Getting time", Needs: []string{"network"}, Policy: Ignore, Run: setTime},
 		{Name: "context", Text: "Contextualizing VM", Needs: []string{"network", "uroot"}, Policy: Warn, Run: findContext},
 		{Name: "disk", Text: "Preparing disk", Needs: []string{"context"}, Policy: Fatal, Run: prepareDisk},
