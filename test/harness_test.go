@@ -204,13 +204,13 @@ func (m *mica) serialTail() string {
 	return out.String()
 }
 
-// eventually waits until check is content, for a minute.
+// eventually waits until check is content.
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Second) {
 		if check() {
 			return
 		}
 	}
-	t.Fatalf("waited a minute in vain: %s", what)
+	t.Fatalf("waited in vain: %s", what)
 }

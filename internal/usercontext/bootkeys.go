@@ -48,9 +48,9 @@ func BootKeyTable() []BootKey {
 	return []BootKey{
 		{Name: "cernvm_inject", Kind: "tar", Text: "base64 of a tar.gz that is unpacked once at the root of the operating system"},
 		{Name: "cernvm_path", Kind: "path", Text: "directory of the repository that becomes the root, such as cvm4"},
-		{Name: "cvm_cluster_master", Kind: "bool", Text: "this machine is the head of its cluster", Ignored: "the pairing service of CernVM Online is gone"},
-		{Name: "cvm_cluster_pin", Kind: "text", Text: "pin under which the machines of a cluster find each other", Ignored: "the pairing service of CernVM Online is gone"},
-		{Name: "cvm_service_url", Kind: "url", Text: "where cluster pins are kept", Ignored: "the pairing service of CernVM Online is gone"},
+		{Name: "cvm_cluster_master", Kind: "bool", Text: "this machine is the head of its cluster"},
+		{Name: "cvm_cluster_pin", Kind: "text", Text: "pin under which the machines of a cluster find each other"},
+		{Name: "cvm_service_url", Kind: "url", Text: "where cluster pins are kept; the service that CernVM ran is gone, so name your own"},
 		{Name: "cvmfs_branch", Kind: "name", Text: "repository that holds the operating system"},
 		{Name: "cvmfs_cdn", Kind: "list", Text: "host names of a content delivery network, or NONE; takes precedence over cvmfs_server"},
 		{Name: "cvmfs_http_proxy", Kind: "proxy", Text: "proxies for all downloads, in the syntax of CVMFS_HTTP_PROXY; also for the repositories mounted later"},

@@ -90,6 +90,18 @@ func bootText(s usercontext.Setting, k usercontext.BootKeys) string {
 		return fmt.Sprintf("unpacks an archive of %d bytes at the root, once", len(k.Inject))
 	case "swap_size":
 		return "makes a swap file of size " + k.SwapSize
+	case "cvm_cluster_pin":
+		if k.ClusterMaster {
+			return "tells the other machines of its cluster where it is"
+		}
+		return "waits for the head of its cluster, and puts its address into the context"
+	case "cvm_cluster_master":
+		if k.ClusterMaster {
+			return "is the head of its cluster"
+		}
+		return "is not the head of its cluster"
+	case "cvm_service_url":
+		return "pairs with the machines of its cluster through " + s.Value
 	}
 	return "ignores " + s.Key + ", which it does not know"
 }

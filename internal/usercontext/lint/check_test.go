@@ -151,7 +151,7 @@ func examples(t testing.TB) []example {
 		{"T45 proxy lost at the second boot", cernvm(`proxy="http://h:3128;DIRECT"`), []finding{{"C010", 4, "second boot"}}},
 		{"proxy in both places", cernvm(`proxy="http://h:3128;DIRECT"`) + block(`cvmfs_http_proxy="http://h:3128;DIRECT"`), nil},
 		{"proxy that is none", cernvm("proxy=not a proxy;x") + block("cvmfs_http_proxy=DIRECT"), []finding{{"C007", 4, "not a proxy list"}}},
-		{"key that only an original reads", block("cvm_cluster_pin=x"), []finding{{"I009", 2, "no effect on Mica"}}},
+		{"key that only an original reads", block("cvmfs_pac_urls=http://wpad/wpad.dat"), []finding{{"I009", 2, "no effect on Mica"}}},
 		{"unknown key", block("cvmfs_brnach=x", "zzz=1"), []finding{{"U001", 2, "cvmfs_brnach"}, {"U001", 3, "zzz"}}},
 		{"archive", block("cernvm_inject=" + archive(t, "../etc/passwd")), []finding{{"U006", 2, "out of the root"}}},
 		{"no archive", block("cernvm_inject=aGVsbG8="), []finding{{"U006", 2, "not a gzip"}}},
