@@ -90,6 +90,7 @@ func (l Login) Options() [][2]string {
 		{"HostKeyAlias", l.alias()},
 		{"StrictHostKeyChecking", strict},
 		{"UpdateHostKeys", "no"},
+		{"ConnectTimeout", "30"}, // a machine that is starting takes connections and does not answer
 		{"LogLevel", "ERROR"},
 	}
 }
