@@ -1,9 +1,9 @@
 package amiconfig
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -347,9 +347,25 @@ func TestConsoleSurvivesHangUp(t *testing.T) {
 	defer master.Close()
 	lines := make(chan string, 16)
 	go func() {
-		scanner := bufio.NewScanner(master)
-		for scanner.Scan() {
-			lines <- scanner.Text()
+		var text string
+		buf := make([]byte, 4096)
+		for {
+			n, err := master.Read(buf)
+			text += string(buf[:n])
+			for {
+				line, rest, found := strings.Cut(text, "\n")
+				if !found {
+					break
+				}
+				lines <- line
+				text = rest
+			}
+			switch {
+			case errors.Is(err, unix.EIO): // nobody has the other end open just now
+				time.Sleep(5 * time.Millisecond)
+			case err != nil:
+				return
+			}
 		}
 	}()
 	c := &console{[]string{tty.Name()}}
