@@ -253,7 +253,7 @@ func TestOpenOddFileName(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // read only
+	defer c.Close()
 	if _, ok, err := c.Lookup("/README"); err != nil || !ok {
 		t.Errorf("Lookup = %v, %v", ok, err)
 	}
@@ -345,7 +345,7 @@ func TestBuildRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close() //nolint:errcheck // read only
+	defer c.Close()
 	for i, want := range tree() {
 		got, ok, err := c.Lookup(want.path)
 		if err != nil || !ok {

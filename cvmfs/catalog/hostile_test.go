@@ -42,7 +42,7 @@ func useAll(file string) error {
 	if err != nil {
 		return err
 	}
-	defer c.Close() //nolint:errcheck // read only
+	defer c.Close()
 	var errs []error
 	for _, a := range tree() {
 		_, _, err := c.Lookup(a.path)

@@ -60,7 +60,7 @@ func unpack(t testing.TB, name string) Repo {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	zr, err := gzip.NewReader(f)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +123,7 @@ func (r Repo) Object(t testing.TB, h cvmfs.Hash, s cvmfs.Suffix) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer in.Close() //nolint:errcheck // read only
+	defer in.Close()
 	out, err := os.Create(filepath.Join(t.TempDir(), "object"))
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func Expect(t testing.TB, revision string) map[string]Listed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	list := make(map[string]Listed)
 	for sc := bufio.NewScanner(f); sc.Scan(); {
 		var l Listed

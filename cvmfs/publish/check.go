@@ -379,7 +379,7 @@ func (c *checker) verify(path string, o stored) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
 		return 0, err

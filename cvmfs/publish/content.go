@@ -97,7 +97,7 @@ func (r *reader) read(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 
 	sizes := r.s.options.Chunks
 	var d *detector

@@ -75,7 +75,7 @@ func (s *storage) read(h cvmfs.Hash, suffix cvmfs.Suffix, limit int64) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	var b bytes.Buffer
 	if _, err := cvmfs.CopyVerified(&b, f, h, cvmfs.Zlib, limit); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func (s *storage) unpack(dir string, h cvmfs.Hash, suffix cvmfs.Suffix) (string,
 	if err != nil {
 		return "", err
 	}
-	defer in.Close() //nolint:errcheck // read only
+	defer in.Close()
 	out, err := os.CreateTemp(dir, "plain-*")
 	if err != nil {
 		return "", err
@@ -199,7 +199,7 @@ func syncFS(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // read only
+	defer d.Close()
 	if err := unix.Syncfs(int(d.Fd())); err != nil {
 		return fmt.Errorf("flushing %s: %w", dir, err)
 	}
@@ -355,7 +355,7 @@ func (g *staging) putFile(file string, suffix cvmfs.Suffix) (cvmfs.Hash, error) 
 	if err != nil {
 		return cvmfs.Hash{}, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	return g.put(f, suffix)
 }
 

@@ -167,7 +167,7 @@ func (h *Handler) file(w http.ResponseWriter, r *http.Request, name, file, life 
 			refuse(w, http.StatusNotFound)
 			return
 		}
-		defer f.Close() //nolint:errcheck // read only
+		defer f.Close()
 		fi, err := f.Stat()
 		if err != nil || !fi.Mode().IsRegular() {
 			refuse(w, http.StatusNotFound)

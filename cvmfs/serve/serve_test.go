@@ -37,7 +37,7 @@ func ask(t *testing.T, server *httptest.Server, method, path string, header http
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close() //nolint:errcheck // read only
+	defer response.Body.Close()
 	data, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)

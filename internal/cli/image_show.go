@@ -67,7 +67,7 @@ func showImage(name string) (shownImage, error) {
 	if err != nil {
 		return s, fmt.Errorf("opening image: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	kind, err := format.Detect(f)
 	if err != nil {
 		return s, err

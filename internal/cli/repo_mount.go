@@ -104,7 +104,7 @@ func mountInBackground(ctx context.Context, a *app) error {
 	if err != nil {
 		return fmt.Errorf("starting the mount: %w", err)
 	}
-	defer receive.Close() //nolint:errcheck // read only
+	defer receive.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("starting the mount: %w", err)

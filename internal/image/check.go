@@ -39,7 +39,7 @@ func Check(name string) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, fmt.Errorf("opening boot image: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	v, err := check(f, name)
 	if errors.Is(err, ErrFormat) {
 		return v, fail.New(fail.Unverified, "boot image %s: %w", name, err).Hint("build or fetch it again")

@@ -114,7 +114,7 @@ func copySparse(to string, toOff int64, from string, fromOff, size int64) error 
 	if err != nil {
 		return err
 	}
-	defer src.Close() //nolint:errcheck // only read
+	defer src.Close()
 	dst, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -198,7 +198,7 @@ func (m *machine) digest(path string) string {
 	m.t.Helper()
 	f, err := os.Open(path)
 	m.must(err)
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	sum := sha256.New()
 	buf := make([]byte, 64<<10)
 	for at := int64(0); ; {

@@ -359,7 +359,7 @@ func (w *worker) finish(path string, part Device, id string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // every write is synced and checked where it is made
+	defer f.Close()
 	now, err := probe.Read(f, part.Size)
 	if err != nil {
 		return fmt.Errorf("looking at the new file system on %s: %w", path, err)

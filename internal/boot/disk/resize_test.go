@@ -66,7 +66,7 @@ func (m *machine) partitionNamed(d Device) Device {
 	m.t.Helper()
 	f, err := os.Open(d.Path)
 	m.must(err)
-	defer f.Close() //nolint:errcheck // only read
+	defer f.Close()
 	m.must(d.look(f))
 	for _, p := range d.match(nil) {
 		m.must(p.look(sectionOf(f, p)))

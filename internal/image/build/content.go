@@ -30,7 +30,7 @@ func read(ctx context.Context, name string, wanted func(path string) bool) (cont
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	files := content{}
 	err = deb.Walk(ctx, f, func(e deb.Entry, r io.Reader) error {
 		if e.Mode.IsDir() || !wanted(e.Path) {
@@ -130,7 +130,7 @@ func readKernel(ctx context.Context, name string, wanted []string) (k kernel, bu
 	if err != nil {
 		return k, nil, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	aside, err := os.CreateTemp("", "mica-modules-")
 	if err != nil {
 		return k, nil, fmt.Errorf("making temporary file: %w", err)

@@ -34,7 +34,7 @@ func FuzzApply(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer root.Close() //nolint:errcheck // a test
+		defer root.Close()
 		var all []string
 		for _, p := range plugins.Table() {
 			all = append(all, p.Name)

@@ -208,7 +208,7 @@ func readUserFile(file string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the context: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, usercontext.MaxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading the context: %w", err)

@@ -50,7 +50,7 @@ func runScript(ctx context.Context, root *guest.Root, phase string, script userc
 	if err != nil {
 		return fail(err)
 	}
-	defer log.Close() //nolint:errcheck // only appended to by the script
+	defer log.Close()
 	env := []string{
 		"AMICONFIG_CONTEXT_URL=file:" + metaRoot,
 		"AMICONFIG_LOCAL_USER_DATA=" + userDataCopy,

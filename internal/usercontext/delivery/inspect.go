@@ -54,7 +54,7 @@ func Inspect(name string) (Found, error) {
 	if err != nil {
 		return Found{}, fmt.Errorf("opening medium: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
 		return Found{}, fmt.Errorf("opening medium: %w", err)

@@ -85,7 +85,7 @@ func content(f iso9660.File) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	return io.ReadAll(r)
 }
 

@@ -173,7 +173,7 @@ func (c Cluster) ask(ctx context.Context, method, address string, want int, body
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read
+	defer resp.Body.Close()
 	if resp.StatusCode != want {
 		return nil, &status{address, resp.StatusCode}
 	}

@@ -178,7 +178,7 @@ func (t Table) array() []byte {
 func (t Table) header(self, other, array int64) []byte {
 	id, err := ParseGUID(t.DiskID)
 	if err != nil {
-		panic("gpt: table with the identifier " + t.DiskID) // New and Read let no such table through
+		panic("gpt: table with the identifier " + t.DiskID) //nolint:forbidigo // New and Read let no such table through
 	}
 	h := make([]byte, t.sector)
 	le := binary.LittleEndian

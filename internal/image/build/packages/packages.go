@@ -222,7 +222,7 @@ func (c Cache) describe(r remote) (Package, error) {
 	if err != nil {
 		return Package{}, err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	fields, err := deb.Control(f)
 	if err != nil {
 		return Package{}, fmt.Errorf("package %s: %w", r.file, err)
@@ -286,7 +286,7 @@ func digest(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		return "", errors.Join(err, fs.ErrInvalid)
 	}

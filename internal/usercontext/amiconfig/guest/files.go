@@ -46,7 +46,7 @@ func (r *Root) ReadFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, about("reading", name, err)
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, about("reading", name, err)

@@ -33,7 +33,7 @@ func (r *Root) HTTP(ctx context.Context, request *http.Request) ([]byte, error) 
 		}
 		return nil, fmt.Errorf("asking %s: %w", shown.Host, err)
 	}
-	defer answer.Body.Close() //nolint:errcheck // read only
+	defer answer.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(answer.Body, maxBody+1))
 	switch {
 	case err != nil:

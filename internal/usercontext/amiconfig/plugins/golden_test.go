@@ -117,7 +117,7 @@ func tell(t *testing.T, story *txtar.Archive, system, name string) []txtar.File 
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close() //nolint:errcheck // a test
+	defer root.Close()
 	p, ok := plugins.ByName(name)
 	if !ok {
 		t.Fatalf("no plugin %q", name)

@@ -171,7 +171,7 @@ func TestApplianceAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close() //nolint:errcheck // a test
+	defer root.Close()
 	call := &Call{Root: root, Section: Section{Options: []Option{{"password", "hunter2"}}}}
 	var texts []string
 	for range 2 {
@@ -203,7 +203,7 @@ func TestUnpackSiteStaysInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close() //nolint:errcheck // a test
+	defer root.Close()
 	for name, data := range map[string][]byte{
 		"../up":   tarOf(t, "../up", '0'),
 		"/abs":    tarOf(t, "/abs", '0'),
@@ -247,7 +247,7 @@ func TestSwapSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer root.Close() //nolint:errcheck // a test
+	defer root.Close()
 	for value, want := range map[string]int64{"off": 0, "": 0, "auto": 2 << 30, "1G": 1 << 30, "512M": 512 << 20, "2GiB": 2 << 30, "1048576": 1 << 20} {
 		if got, err := swapSize(root, value); err != nil || got != want {
 			t.Errorf("swapSize(%q) = %d, %v, want %d", value, got, err, want)

@@ -103,7 +103,7 @@ func TestIsolationOnABridge(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer c.Close() //nolint:errcheck // read only
+			defer c.Close()
 			_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 			if _, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: 192.0.2.1\r\nConnection: close\r\n%s\r\n", method, path, header); err != nil {
 				return err
@@ -112,7 +112,7 @@ func TestIsolationOnABridge(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			defer r.Body.Close() //nolint:errcheck // read only
+			defer r.Body.Close()
 			code = r.StatusCode
 			text := body(t, r)
 			if code == http.StatusOK && strings.HasPrefix(text, "of ") && text != "of "+from {
