@@ -226,7 +226,8 @@ func (c *checker) reflog(m *cvmfs.Manifest, tags []history.Tag) error {
 	if m.Reflog.IsZero() {
 		return nil
 	}
-	data, err := os.ReadFile(c.s.file(cvmfs.ReflogFile))
+	file := c.s.reflogFile(m)
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return c.problem(cvmfs.ReflogFile, "%v", err)
 	}
@@ -235,7 +236,7 @@ func (c *checker) reflog(m *cvmfs.Manifest, tags []history.Tag) error {
 			return err
 		}
 	}
-	l, err := readReflog(c.s.file(cvmfs.ReflogFile), m.Name)
+	l, err := readReflog(file, m.Name)
 	if err != nil {
 		return c.problem(cvmfs.ReflogFile, "%v", err)
 	}

@@ -92,10 +92,41 @@ func readReflog(file, name string) (*reflog, error) {
 	return l, nil
 }
 
-// readReflog reads the published reflog. It is replaced before the manifest, so
-// a publication cut short leaves one that knows more than the manifest's hash
-// of it; that is as good. One that is missing, damaged or does not know the
-// published catalogue is made anew from the chain of revisions.
+// nextReflog is where the reflog of a publication waits for its manifest. The
+// manifest names the reflog by its hash, and two files cannot be replaced at
+// once; so the one that the manifest names is under one of the two names,
+// whenever a publication is cut short.
+const nextReflog = cvmfs.ReflogFile + ".next"
+
+// reflogFile returns the file that holds the reflog that m names; the usual one
+// if none does.
+func (s *storage) reflogFile(m *cvmfs.Manifest) string {
+	if m.Reflog.IsZero() {
+		return s.file(cvmfs.ReflogFile)
+	}
+	for _, name := range []string{cvmfs.ReflogFile, nextReflog} {
+		if data, err := os.ReadFile(s.file(name)); err == nil && m.Reflog.Algorithm.Sum(data) == m.Reflog {
+			return s.file(name)
+		}
+	}
+	return s.file(cvmfs.ReflogFile)
+}
+
+// settleReflog puts the reflog that m names under its name, and removes one that
+// a killed publication left.
+func (s *storage) settleReflog(m *cvmfs.Manifest) error {
+	next := s.file(nextReflog)
+	if s.reflogFile(m) == next {
+		return os.Rename(next, s.file(cvmfs.ReflogFile))
+	}
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// readReflog reads the published reflog. One that is missing, damaged or does
+// not know the published catalogue is made anew from the chain of revisions.
 func (t *transaction) readReflog() (*reflog, error) {
 	l, err := readReflog(t.s.file(cvmfs.ReflogFile), t.keys.Name)
 	if err == nil {

@@ -76,6 +76,9 @@ func (t *transaction) open(a cvmfs.Algorithm) (err error) {
 	if err := t.readTags(); err != nil {
 		return err
 	}
+	if err := t.s.settleReflog(t.head); err != nil {
+		return err
+	}
 	t.reflog, err = t.readReflog()
 	return err
 }
@@ -172,8 +175,8 @@ func (t *transaction) removeTag(name string) bool {
 	return len(t.tags) != before
 }
 
-// commit publishes next: objects, whitelist if it wears out, reflog, and the
-// manifest last. If nothing changed at all it leaves everything alone.
+// commit publishes next: objects, whitelist if it wears out, the new reflog
+// aside, the manifest, and with that done the reflog under its name. If nothing changed at all it leaves everything alone.
 func (t *transaction) commit(ctx context.Context, next cvmfs.Manifest, result *Result) error {
 	if err := t.refresh(result); err != nil {
 		return err
@@ -198,11 +201,14 @@ func (t *transaction) commit(ctx context.Context, next cvmfs.Manifest, result *R
 			return err
 		}
 		next.Reflog = t.g.algorithm.Sum(data)
-		if err := atomicfile.Write(t.s.file(cvmfs.ReflogFile), data, 0o644); err != nil {
+		if err := atomicfile.Write(t.s.file(nextReflog), data, 0o644); err != nil {
 			return err
 		}
 	}
-	return t.publishManifest(next)
+	if err := t.publishManifest(next); err != nil {
+		return err
+	}
+	return t.s.settleReflog(t.head)
 }
 
 // complete stores the objects a manifest names besides its catalogue.
