@@ -16,7 +16,7 @@ func TestMixedContext(t *testing.T) {
 	dir := t.TempDir()
 	parts := []string{
 		write(t, dir, "boot", "[ucernvm-begin]\nswap_size=128M\n[ucernvm-end]\n") + ":ucernvm",
-		write(t, dir, "cloud", "#cloud-config\nusers:\n  - name: cloudy\n    shell: /bin/sh\nwrite_files:\n  - path: /etc/from-cloud-config\n    content: cloud-config was here\n") + ":cloud-config",
+		write(t, dir, "cloud", "#cloud-config\ndisable_root: false\nusers:\n  - name: cloudy\n    shell: /bin/sh\nwrite_files:\n  - path: /etc/from-cloud-config\n    content: cloud-config was here\n") + ":cloud-config",
 		write(t, dir, "script", "#!/bin/sh\necho shell script was here > /etc/from-script\n") + ":x-shellscript",
 		write(t, dir, "agent", "[amiconfig]\nplugins=cernvm\n\n[cernvm]\nusers=ami:ami:$6$micademo$p2eYzj4iSZdeBwd.FALD244Aypqc2PCAWmItHfzIc012MjcILY69c4T6r484LaXIzpquecfblWYrjVLzhPISu0\n") + ":amiconfig-user-data",
 	}

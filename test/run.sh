@@ -38,7 +38,7 @@ case $tiers in
 	scripts/demo-assets.sh
 	step "machines: stories"
 	MICA_TEST=vm MICA_TEST_ASSETS=$PWD/build/demo go test -count=1 -p 1 -timeout 30m -v ./test/... 2>&1 |
-		grep -v '^=== \(RUN\|PAUSE\|CONT\)'
+		grep --line-buffered -v '^=== \(RUN\|PAUSE\|CONT\)'
 	;;
 esac
 echo

@@ -163,6 +163,13 @@ func (r *run) script(ctx context.Context, phase string, script usercontext.Scrip
 		r.warnings.add("the script in line %d is not run: scripts are turned off", script.Line)
 		return
 	}
+	if script.CloudInit && cloudInitRuns(r.root) {
+		r.options.Emit(stage.Event{
+			Stage: stage.Plugin, State: stage.Skipped, Detail: "cloud-init runs this script",
+			Facts: map[string]string{"plugin": "script-" + phase},
+		})
+		return
+	}
 	if text := twice(r.root, script); text != "" {
 		r.warnings.add("%s", text)
 	}

@@ -143,9 +143,14 @@ done
 exec busybox ps "$@"
 `
 
+// cloudInitRuns reports whether the system's cloud-init runs on this boot.
+func cloudInitRuns(root *guest.Root) bool {
+	return root.Exists("/usr/bin/cloud-init") && !root.Exists("/etc/cloud/cloud-init.disabled") && !masked(root, "cloud-final.service")
+}
+
 // twice returns a warning when cloud-init will run the same script again.
 func twice(root *guest.Root, script usercontext.Script) string {
-	if !root.Exists("/usr/bin/cloud-init") || root.Exists("/etc/cloud/cloud-init.disabled") || masked(root, "cloud-final.service") {
+	if !cloudInitRuns(root) {
 		return ""
 	}
 	if strings.Contains(string(script.Text), "amiconfig") {

@@ -311,6 +311,16 @@ func TestTraps(t *testing.T) {
 			}
 		}
 	})
+	t.Run("cloud-init's own part is left to it", func(t *testing.T) {
+		mime := "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: text/x-shellscript\n\n#!/bin/sh\nexit 0\n--B--\n"
+		for cloudInit, want := range map[string]int{"usr/bin/cloud-init": 0, "usr/bin/other": 1} {
+			dir := tree(t, map[string]string{cloudInit: ""})
+			rep := apply(t, open(t, dir, shellOnly{t, dir}), Input{UserData: []byte(mime)}, Options{})
+			if len(rep.Scripts) != want || warned(rep, "run twice") {
+				t.Errorf("%s: scripts %+v, warnings %v; want %d scripts", cloudInit, rep.Scripts, rep.Warnings, want)
+			}
+		}
+	})
 	t.Run("cloud-init is masked for this boot", func(t *testing.T) {
 		tier.Root(t) // makes a device
 		dir := tree(t, map[string]string{"usr/bin/cloud-init": "", "run/systemd/system/.empty": "", "dev/.empty": ""})
