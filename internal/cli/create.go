@@ -88,7 +88,9 @@ func (a *app) create(ctx context.Context, f createFlags, name, contextFrom strin
 		return err
 	}
 	record, err := fleet.Create(ctx, order)
-	sink.Emit(progress.Event{ID: name, Phase: "started", Finished: true})
+	if err == nil {
+		sink.Emit(progress.Event{ID: name, Phase: "started", Finished: true})
+	}
 	done()
 	if err != nil {
 		return err
