@@ -102,7 +102,7 @@ func (m image) make(t *testing.T, dir string) string {
 	cmd := exec.CommandContext(t.Context(), m.argv[0], args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C.UTF-8")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Skipf("%s cannot make one here: %v: %s", m.argv[0], err, out)
+		t.Fatalf("%s: %v: %s", m.argv[0], err, out)
 	}
 	return file
 }
@@ -288,7 +288,7 @@ func TestLVM(t *testing.T) {
 		t.Errorf("losetup -d %s: %v", loop, err)
 	}
 	if makeErr != nil {
-		t.Skipf("pvcreate cannot make one here: %v: %s", makeErr, text)
+		t.Fatalf("pvcreate: %v: %s", makeErr, text)
 	}
 	got := read(t, file)
 	says, err := exec.CommandContext(t.Context(), tier.Tool(t, "blkid"), "-p", "-o", "value", "-s", "TYPE", "-s", "UUID", file).Output()
