@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/run"
@@ -88,11 +89,39 @@ type (
 	Describer interface {
 		Describe(ctx context.Context, i Instance) (map[string]string, error)
 	}
-	// Snapshotter keeps a named copy of disk and memory.
+	// Snapshotter keeps named copies of the disk, and of the memory of a machine
+	// that runs. A name that is there gives fail.Conflict, one that is not
+	// fail.NotFound.
 	Snapshotter interface {
 		Snapshot(ctx context.Context, i Instance, name string) error
+		Snapshots(ctx context.Context, i Instance) ([]Snapshot, error) // the oldest first
+		// Revert takes a machine that is not live back; it is then off, or saved
+		// where the snapshot has memory.
+		Revert(ctx context.Context, i Instance, name string) error
+		DropSnapshot(ctx context.Context, i Instance, name string) error
+	}
+	// Screener takes a picture of the guest's screen, in PNG.
+	Screener interface {
+		Screenshot(ctx context.Context, i Instance, w io.Writer) error
+	}
+	// Viewer says where the screen of a machine that runs can be watched, as a
+	// URL: vnc://127.0.0.1:5901.
+	Viewer interface {
+		View(ctx context.Context, i Instance) (string, error)
+	}
+	// Forwarder replaces the forwarded ports of a machine, live or not: all of
+	// them or none. The record is the caller's.
+	Forwarder interface {
+		SetForwards(ctx context.Context, i Instance, forwards []Forward) error
 	}
 )
+
+// Snapshot is a named state of a machine.
+type Snapshot struct {
+	Name   string    `json:"name"`
+	Time   time.Time `json:"time"`
+	Memory bool      `json:"memory"` // it has the memory of a running machine
+}
 
 // Report is what Probe found.
 type Report struct {

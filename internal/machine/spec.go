@@ -35,14 +35,35 @@ type Spec struct {
 	Forwards  []Forward `json:"forwards"`
 	Accel     string    `json:"accel,omitempty"` // auto or empty, or one the driver knows
 
+	Network      string            `json:"network,omitempty"`       // empty is nat; else a network the driver knows
+	Display      string            `json:"display,omitempty"`       // empty is none; vnc, or gui for a window of this desktop
+	Shares       []Share           `json:"shares,omitempty"`        // folders of this computer the guest sees
+	ExecutionCap int               `json:"execution_cap,omitempty"` // percent of a processor's time; 0 is all
+	Clipboard    bool              `json:"clipboard,omitempty"`     // shared with the desktop, drag and drop too
+	Options      map[string]string `json:"options,omitempty"`       // the driver's own; it refuses those it does not know
+	Labels       []string          `json:"labels,omitempty"`        // for choosing several machines
+
 	// What is kept beside the record, not in it.
 	Dir        string   `json:"-"` // the machine's folder, absolute; the driver may keep files there
 	Context    []byte   `json:"-"` // handed to the guest; only set for Create
 	PublicKeys []string `json:"-"` // lines for authorized_keys; only set for Create
 }
 
+// Share is a folder of this computer that the guest mounts at
+// /mnt/shared/<Name>.
+type Share struct {
+	Name     string `json:"name"`
+	Path     string `json:"path"` // absolute, without symbolic links
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
 // Image is the boot image a machine was created with.
 type Image struct {
+	// Format is empty for an ISO image, which the machine boots beside an empty
+	// data disk. Else it names the format of a disk image (raw, qcow2, vmdk,
+	// vdi, vpc), of which the machine gets and boots its own copy.
+	Format string `json:"format,omitempty"`
+
 	Path   string `json:"path"`   // where it came from
 	SHA256 string `json:"sha256"` // of its content, in hex
 	Size   int64  `json:"size"`
@@ -97,7 +118,12 @@ func (s Spec) SSHPort() int {
 func (s Spec) Path(name string) string { return filepath.Join(s.Dir, name) }
 
 // ImagePath is where the boot image of the machine is.
-func (s Spec) ImagePath() string { return s.Path("image.iso") }
+func (s Spec) ImagePath() string {
+	if s.Image.Format != "" {
+		return s.Path("image." + s.Image.Format)
+	}
+	return s.Path("image.iso")
+}
 
 // Validate checks everything a user can set.
 func (s Spec) Validate() error {
