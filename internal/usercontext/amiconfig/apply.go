@@ -74,7 +74,7 @@ func (r *run) all(ctx context.Context) {
 		r.only(ctx, s, table)
 		return
 	}
-	on := enabled(r.root, r.options.Config, r.in.Hostname, s, table)
+	on := enabled(r.root, r.options.Config, r.in.Hostname, s)
 	s.unused(on, table)
 	before, known := readApplied(r.root)
 	r.report.First = r.options.Force || due(r.root, r.in.InstanceID)
