@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/convert"
+	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
 func newContext(a *app) *cobra.Command {
@@ -26,22 +28,23 @@ func newContext(a *app) *cobra.Command {
 of options, keys for the boot loader, cloud-config, or a MIME mix of them.
 
 All commands read any of these forms, also inside gzip, base64 or an OpenNebula
-context.sh, exports of CernVM Online, and CD images made for a machine. FILE may be - for standard input.`,
+context.sh, exports of CernVM Online, and CD, disk and floppy images made for a
+machine. FILE may be - for standard input.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
 		newContextNew(a), newContextCheck(a), newContextRules(a), newContextExplain(a), newContextInspect(a),
 		newContextSimulate(a), newContextDiff(a), newContextConvert(a), newContextMIME(a), newContextSplit(a),
-		newContextEncrypt(a), newContextDecrypt(a), newContextISO(a),
+		newContextEncrypt(a), newContextDecrypt(a), newContextISO(a), newContextDrive(a), newContextFloppy(a),
 	)
 	return cmd
 }
 
 // readFile reads a file, or standard input for "-", up to the size that a context
-// can have in any wrapping.
+// can have in any wrapping: a FAT image has it twice, and sizes that double.
 func (a *app) readFile(name string) ([]byte, error) {
-	const limit = 2*usercontext.MaxSize + 1
+	const limit = 4*usercontext.MaxSize + 1
 	in := a.In
 	if name != "-" {
 		f, err := os.Open(name)
@@ -70,6 +73,20 @@ func (a *app) loadContext(name string, p *passwordFlag) (convert.Loaded, error) 
 	if err != nil {
 		return convert.Loaded{}, err
 	}
+	found, _ := delivery.Read(bytes.NewReader(data), int64(len(data))) // what is no medium is a context
+	return a.parseContext(name, data, found, p)
+}
+
+// parseContext is loadContext for what has been read, and the medium that it is.
+// The loader itself reads CD images, also those of other kinds.
+func (a *app) parseContext(name string, data []byte, m delivery.Found, p *passwordFlag) (convert.Loaded, error) {
+	layer := ""
+	if m.Kind != "" && m.System != "iso9660" {
+		data, layer = m.UserData, "disk image, "+m.Kind
+		if m.Kind == "floppy" {
+			layer = "floppy image"
+		}
+	}
 	shown := name
 	if name == "-" {
 		shown = "stdin"
@@ -77,6 +94,9 @@ func (a *app) loadContext(name string, p *passwordFlag) (convert.Loaded, error) 
 	l, err := convert.Loader{Password: p.source(a, "Password: ")}.Load(shown, data)
 	if err != nil {
 		return l, err
+	}
+	if layer != "" {
+		l.Layers = append([]string{layer}, l.Layers...)
 	}
 	for _, w := range l.Warnings {
 		_, _ = fmt.Fprintf(a.Err, "warning: %s: %s\n", shown, w)

@@ -1,7 +1,8 @@
 // Package delivery hands a machine its context, on the host's side: it makes
 // the media a guest looks for (config drive, NoCloud, OpenNebula's context.sh,
 // vSphere's user-data.txt, Azure's environment document) as ISO 9660 or FAT
-// images, and tells which of them a given image is.
+// images, and the floppy disk of CernVM-Launch, and tells which of them a given
+// image is.
 //
 // The same context and the same metadata give the same bytes. No medium mixes
 // two kinds, because boot loader, amiconfig and cloud-init would each prefer

@@ -21,8 +21,8 @@ import (
 
 // Found is a context medium read back.
 type Found struct {
-	Kind     string       `json:"kind"`   // name of a Kind
-	System   string       `json:"system"` // iso9660 or fat
+	Kind     string       `json:"kind"`   // name of a Kind, or floppy
+	System   string       `json:"system"` // iso9660, fat, or none for the floppy
 	Label    string       `json:"label"`
 	Size     int64        `json:"size"`
 	Files    []ListedFile `json:"files"`
@@ -59,20 +59,24 @@ func Inspect(name string) (Found, error) {
 	if err != nil {
 		return Found{}, fmt.Errorf("opening medium: %w", err)
 	}
-	found, err := inspect(f, info.Size())
+	found, err := Read(f, info.Size())
 	if err != nil {
 		return found, fmt.Errorf("medium %s: %w", name, err)
 	}
 	return found, nil
 }
 
-func inspect(r io.ReaderAt, size int64) (Found, error) {
+// Read is Inspect for an image of size bytes that is open or in memory.
+func Read(r io.ReaderAt, size int64) (Found, error) {
 	found := Found{Size: size}
 	files, isoErr := found.readISO(r, size)
 	if isoErr != nil {
 		var fatErr error
 		if files, fatErr = found.readFAT(r, size); fatErr != nil {
 			if errors.Is(isoErr, iso9660.ErrFormat) && errors.Is(fatErr, fat.ErrFormat) {
+				if found.readFloppy(r, size) {
+					return found, nil
+				}
 				return found, fmt.Errorf("%w: %w; %w", ErrNotContext, isoErr, fatErr)
 			}
 			return found, errors.Join(isoErr, fatErr)

@@ -40,7 +40,7 @@ var noCloud = Kind{Name: "nocloud", Label: "cidata", Files: func(userData []byte
 // root.pub, and an empty prolog.sh.
 var openNebula = Kind{Name: "opennebula", Label: "CONTEXT", Files: func(userData []byte, m Meta) ([]iso9660.File, error) {
 	if m.NetworkConfig != nil || m.VendorData != nil {
-		return nil, fail.New(fail.Usage, "an OpenNebula medium has no place for network configuration or vendor data").Hint("use --format config-2 or nocloud")
+		return nil, fail.New(fail.Usage, "an OpenNebula medium has no place for network configuration or vendor data").Hint("use --layout config-2 or nocloud")
 	}
 	var b bytes.Buffer
 	assign := func(name, value string) { b.WriteString(name + "=" + shellQuote(value) + "\n") }
@@ -69,7 +69,7 @@ func shellQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''
 // vSphere is the CD that RHEV and vSphere hand over: one file, no metadata.
 var vSphere = Kind{Name: "vsphere", Label: "CDROM", Files: func(userData []byte, m Meta) ([]iso9660.File, error) {
 	if m.NetworkConfig != nil || m.VendorData != nil {
-		return nil, fail.New(fail.Usage, "a vSphere medium has no place for network configuration or vendor data").Hint("use --format config-2 or nocloud")
+		return nil, fail.New(fail.Usage, "a vSphere medium has no place for network configuration or vendor data").Hint("use --layout config-2 or nocloud")
 	}
 	return []iso9660.File{iso9660.Bytes("user-data.txt", 0o444, userData)}, nil
 }}
@@ -78,7 +78,7 @@ var vSphere = Kind{Name: "vsphere", Label: "CDROM", Files: func(userData []byte,
 // the tag file beside it that the boot loader knows an Azure CD by.
 var azure = Kind{Name: "azure", Label: "AZURE", Files: func(userData []byte, m Meta) ([]iso9660.File, error) {
 	if m.NetworkConfig != nil || m.VendorData != nil {
-		return nil, fail.New(fail.Usage, "an Azure medium has no place for network configuration or vendor data").Hint("use --format config-2 or nocloud")
+		return nil, fail.New(fail.Usage, "an Azure medium has no place for network configuration or vendor data").Hint("use --layout config-2 or nocloud")
 	}
 	text, err := azureDocument(userData, m)
 	if err != nil {
