@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/internal/boot/disk"
+	"github.com/micavm/mica/internal/usercontext/source"
 )
 
 // prepareDisk makes a UROOT on the first boot, and on every boot does what the
@@ -16,7 +17,9 @@ func prepareDisk(ctx context.Context, s *state, r *report) error {
 	if !s.mounted {
 		// Look again, longer: a disk that is to be formatted must not merely have
 		// been quicker than the right one.
-		choice, devices, err := disk.Settle(ctx, disk.Roots{Sys: "/sys", Dev: "/dev"}, s.preferences(), s.cmd.Seconds("rootdelay", slowestDisk), s.log)
+		wishes := s.preferences()
+		wishes.Ephemeral = s.ephemeral(ctx)
+		choice, devices, err := disk.Settle(ctx, disk.Roots{Sys: "/sys", Dev: "/dev"}, wishes, s.cmd.Seconds("rootdelay", slowestDisk), s.log)
 		if err != nil {
 			return err
 		}
@@ -34,6 +37,10 @@ func (s *state) preferences() disk.Preferences {
 		UseEphemeral: s.cmd.Flag("use_ephemeral"),
 		RAMRoot:      s.cmd.Flag("cvm_ramroot"),
 		Memory:       memory(),
+		Platform:     source.ReadDMI("/sys").Platform(),
+	}
+	if named, ok := s.cmd.Get("cvm_platform"); ok {
+		p.Platform = named
 	}
 	p.UROOT, _ = s.cmd.Get("cvm_uroot")
 	if prefer, _ := s.cmd.Get("uroot_prefer"); prefer == "local" {
@@ -47,6 +54,19 @@ func (s *state) preferences() disk.Preferences {
 		p.Limited = !*s.keys.ResizeRootfs
 	}
 	return p
+}
+
+// ephemeral asks the platform which disks it gives to the machine for as long as
+// it runs. Without an answer, such disks are no candidates.
+func (s *state) ephemeral(ctx context.Context) []string {
+	if !s.online() {
+		return nil
+	}
+	names, err := source.EphemeralDevices(ctx, s.sourceEnv(source.NewClient()))
+	if err != nil {
+		s.rec.note("asking the platform for ephemeral disks: %v", err)
+	}
+	return names
 }
 
 func (s *state) diskTools() disk.Tools {
