@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,14 +20,18 @@ import (
 )
 
 type createFlags struct {
-	image, memory, disk, port, accel, driver string
-	cpus                                     int
-	forwards                                 []string
-	noWait, off, allowLarge, dryRun          bool
-	strict, unverified                       bool
-	password                                 passwordFlag
-	timeout                                  time.Duration
+	image, memory, disk, port, accel, driver, medium string
+	cpus                                             int
+	forwards                                         []string
+	noWait, off, allowLarge, dryRun                  bool
+	strict, unverified                               bool
+	password                                         passwordFlag
+	timeout                                          time.Duration
 }
+
+// createMedia are the layouts of context media that tell a machine its name and
+// the key of whoever made it: without that, nobody could log in.
+func createMedia() []string { return []string{"config-2", "nocloud", "opennebula"} }
 
 func newCreate(a *app) *cobra.Command {
 	var f createFlags
@@ -51,6 +56,7 @@ leaves nothing.`,
 	flags.StringVar(&f.port, "port", "auto", "port of this computer that leads to the machine's SSH, auto or none")
 	flags.StringArrayVar(&f.forwards, "forward", nil, "HOST:GUEST, another port to forward (may be repeated)")
 	flags.StringVar(&f.accel, "accel", "auto", "acceleration: auto, kvm or tcg")
+	flags.StringVar(&f.medium, "medium", createMedia()[0], "how the context is handed over: "+strings.Join(createMedia(), ", "))
 	flags.StringVar(&f.driver, "driver", all.Default, "what runs the machine")
 	flags.BoolVar(&f.noWait, "no-wait", false, "return when the machine has started")
 	flags.BoolVar(&f.off, "no-start", false, "do not start the machine")
@@ -110,6 +116,10 @@ func (a *app) order(home machine.Home, f *createFlags, name, contextFrom string)
 	if err := machine.CheckName(name); err != nil { // before anything is read
 		return o, err
 	}
+	if !slices.Contains(createMedia(), f.medium) {
+		return o, fail.New(fail.Usage, "unknown --medium %q", f.medium).Hint("use one of %s", strings.Join(createMedia(), ", "))
+	}
+	o.Spec.Medium = f.medium
 	memory, err := machine.ParseMiB(f.memory)
 	if err != nil {
 		return o, err

@@ -42,6 +42,7 @@ type Spec struct {
 	Clipboard    bool              `json:"clipboard,omitempty"`     // shared with the desktop, drag and drop too
 	Options      map[string]string `json:"options,omitempty"`       // the driver's own; it refuses those it does not know
 	Labels       []string          `json:"labels,omitempty"`        // for choosing several machines
+	Medium       string            `json:"medium,omitempty"`        // layout of the CD with the context, as package delivery names it; empty is its config drive
 
 	// What is kept beside the record, not in it.
 	Dir        string   `json:"-"` // the machine's folder, absolute; the driver may keep files there
