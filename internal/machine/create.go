@@ -49,6 +49,14 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 	if err != nil {
 		return report, err
 	}
+	if err := report.Supports(o.Spec); err != nil {
+		return report, err
+	}
+	if c, ok := d.(Checker); ok {
+		if err := c.Check(ctx, o.Spec); err != nil {
+			return report, err
+		}
+	}
 	if !slices.Contains(report.Accel, o.Spec.Accel) { // who names a usable one knows what it costs
 		for _, w := range report.Warnings {
 			f.say("%s", w)

@@ -114,6 +114,44 @@ type (
 	Forwarder interface {
 		SetForwards(ctx context.Context, i Instance, forwards []Forward) error
 	}
+	// Checker refuses a Spec that the platform cannot carry out, before anything
+	// is made of it, where Report.Features and Report.Options do not say enough:
+	// a network that is not there, a value an option does not take. It has no
+	// side effects. The Spec has no Dir yet, and its automatic ports are 0.
+	Checker interface {
+		Check(ctx context.Context, s Spec) error
+	}
+	// Changer gives a machine that is off another Spec: of memory, processors,
+	// a larger disk, and Name with Dir, whose files have been moved there
+	// already. The Instance it returns takes the place of i. After an error the
+	// machine is as it was; changing to what it is already is harmless, since a
+	// killed command is made good by changing once more.
+	Changer interface {
+		Change(ctx context.Context, i Instance, to Spec) (Instance, error)
+	}
+	// Cloner is Create with the content of another machine's disk, which is off
+	// and stays as it is. The Spec has an ID, a Dir, a Context and PublicKeys of
+	// its own, and the same sizes.
+	Cloner interface {
+		Clone(ctx context.Context, from Instance, s Spec) (Instance, error)
+	}
+)
+
+// Feature is something of a Spec that not every driver can do. A driver lists
+// its own in Report.Features; a Spec that asks for another is refused before
+// anything is made of it (Report.Supports), so that no driver drops a wish in
+// silence.
+type Feature string
+
+// The features, by the field of Spec that asks for them.
+const (
+	Networks      Feature = "network"       // Network other than nat
+	VNC           Feature = "vnc"           // Display vnc
+	GUI           Feature = "gui"           // Display gui
+	SharedFolders Feature = "shares"        // Shares
+	ExecutionCaps Feature = "execution-cap" // ExecutionCap under 100
+	Clipboards    Feature = "clipboard"     // Clipboard
+	DiskImages    Feature = "disk-image"    // Image.Format other than ISO
 )
 
 // Snapshot is a named state of a machine.
@@ -130,6 +168,9 @@ type Report struct {
 	Program  string   `json:"program,omitempty"`
 	Accel    []string `json:"accel,omitempty"`    // usable accelerations, the best first
 	Warnings []string `json:"warnings,omitempty"` // usable, but
+
+	Features []Feature         `json:"features,omitempty"` // what of a Spec it can do beyond the plain machine
+	Options  map[string]string `json:"options,omitempty"`  // the Spec.Options it knows, each with what it does
 }
 
 // Instance is a machine as its driver knows it.
