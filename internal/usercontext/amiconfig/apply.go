@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/micavm/mica/internal/stage"
-	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/plugins"
 )
@@ -17,6 +16,7 @@ import (
 // Input is the context of a machine and what its platform says about it.
 type Input struct {
 	UserData   []byte // unwrapped
+	Extra      []byte // from the boot medium, its options are laid over the others'
 	PublicKeys []string
 	Hostname   string
 	InstanceID string
@@ -31,6 +31,7 @@ type Options struct {
 	NoScripts     bool
 	RunTwice      bool          // Compat: run a script in both phases where the original would
 	ScriptTimeout time.Duration // zero is none
+	NoMarker      bool          // do not remember that the machine is set up
 
 	Emit  func(stage.Event)                           // hears of plugins and scripts; nil discards
 	Facts func(ctx context.Context) map[string]string // what else the host should know; nil is nothing
@@ -67,9 +68,12 @@ type run struct {
 }
 
 func (r *run) all(ctx context.Context) {
-	view := readContext(r.in.UserData, r.warnings.add)
+	view := readContext(r.in, r.warnings.add)
 	table := plugins.Table()
 	s := sections{view.ami, r.warnings.add}
+	for _, p := range table {
+		r.report.Plugins = append(r.report.Plugins, PluginResult{Name: p.Name, State: stage.Skipped, Code: CodeDisabled, Message: "disabled"})
+	}
 	if len(r.options.Only) > 0 {
 		r.only(ctx, s, table)
 		return
@@ -82,11 +86,37 @@ func (r *run) all(ctx context.Context) {
 		r.warnings.add("the context has changed since it was applied to this machine; 'mica-guest apply --force' applies it again")
 	}
 	if r.report.First {
-		if err := writeMetadata(r.root, r.in); err != nil {
+		if err := writeMetadata(r.root, metaRoot, r.in); err != nil {
 			r.warnings.add("%v", err)
 		}
 	}
-	script := view.script
+	first := pass{view: view, sections: s, on: on, in: r.in, metadata: metaRoot, once: r.report.First}
+	r.pass(ctx, first)
+	r.users(first, before)
+	p := r.online(ctx, first)
+	for _, plugin := range table {
+		if plugin.Last != nil && p.on[plugin.Name] {
+			r.step(ctx, plugin, p, true, plugin.Last)
+		}
+	}
+	if r.report.First && !r.root.Pretend() && !r.options.NoMarker {
+		r.remember()
+	}
+}
+
+// pass is one context to go through.
+type pass struct {
+	view     view
+	sections sections
+	on       map[string]bool // plugins
+	in       Input
+	metadata string // directory of the context and of what the platform says
+	once     bool   // the once-per-machine part is due
+}
+
+// pass does everything but what comes last at each boot.
+func (r *run) pass(ctx context.Context, p pass) {
+	script := p.view.script
 	runBefore, runAfter := script.Before, script.After && !script.Before
 	if r.options.RunTwice {
 		runBefore, runAfter = script.Original.Before, script.Original.After
@@ -94,23 +124,21 @@ func (r *run) all(ctx context.Context) {
 	if script.Present && !script.Before && !script.After {
 		r.warnings.add("the script in line %d is not run: its interpreter is no shell", script.Line)
 	}
-	if r.report.First && runBefore {
-		r.script(ctx, "before", script)
+	if p.once && runBefore {
+		r.script(ctx, "before", p)
 	}
-	for _, p := range table {
-		r.plugin(ctx, p, s, on[p.Name])
+	for _, plugin := range plugins.Table() {
+		if p.on[plugin.Name] {
+			r.plugin(ctx, plugin, p)
+		}
 	}
-	if view.pilot != nil && r.report.First {
-		if err := pilot(ctx, r.root, *view.pilot, r.in.UserData); err != nil {
+	if p.view.pilot != nil && p.once {
+		if err := pilot(ctx, r.root, *p.view.pilot, p.in.UserData); err != nil {
 			r.warnings.add("%v", err)
 		}
 	}
-	if r.report.First && runAfter {
-		r.script(ctx, "after", script)
-	}
-	r.users(s, on, before)
-	if r.report.First && !r.root.Pretend() {
-		r.remember()
+	if p.once && runAfter {
+		r.script(ctx, "after", p)
 	}
 }
 
@@ -122,8 +150,14 @@ func (r *run) only(ctx context.Context, s sections, table []plugins.Plugin) {
 			r.warnings.add("there is no plugin %q", name)
 		}
 	}
-	for _, p := range table {
-		r.plugin(ctx, p, s, slices.Contains(r.options.Only, p.Name))
+	p := pass{sections: s, in: r.in, once: true}
+	for _, plugin := range table {
+		if slices.Contains(r.options.Only, plugin.Name) {
+			r.plugin(ctx, plugin, p)
+			if plugin.Last != nil {
+				r.step(ctx, plugin, p, true, plugin.Last)
+			}
+		}
 	}
 }
 
@@ -142,23 +176,27 @@ func (r *run) remember() {
 }
 
 // users lists the accounts of the context that exist.
-func (r *run) users(s sections, on map[string]bool, before applied) {
+func (r *run) users(p pass, before applied) {
 	if !r.report.First {
 		r.report.Users = before.Users
 		return
 	}
-	if !on["cernvm"] {
-		return
+	if p.on["cernvm"] {
+		r.listUsers(p.sections)
 	}
+}
+
+func (r *run) listUsers(s sections) {
 	value, _ := s.find("cernvm").Lookup("users")
 	for _, name := range plugins.UserNames(value) {
-		if _, ok, err := r.root.Account(name); err == nil && ok {
+		if _, ok, err := r.root.Account(name); err == nil && ok && !slices.Contains(r.report.Users, name) {
 			r.report.Users = append(r.report.Users, name)
 		}
 	}
 }
 
-func (r *run) script(ctx context.Context, phase string, script usercontext.Script) {
+func (r *run) script(ctx context.Context, phase string, p pass) {
+	script := p.view.script
 	if r.options.NoScripts {
 		r.warnings.add("the script in line %d is not run: scripts are turned off", script.Line)
 		return
@@ -173,7 +211,7 @@ func (r *run) script(ctx context.Context, phase string, script usercontext.Scrip
 	if text := twice(r.root, script); text != "" {
 		r.warnings.add("%s", text)
 	}
-	res := runScript(ctx, r.root, phase, script, r.options.ScriptTimeout)
+	res := runScript(ctx, r.root, phase, script, p.metadata, r.options.ScriptTimeout)
 	r.report.Scripts = append(r.report.Scripts, res)
 	r.report.Facts["script_"+phase] = strconv.Itoa(res.Code)
 	e := stage.Event{
@@ -190,31 +228,39 @@ func (r *run) script(ctx context.Context, phase string, script usercontext.Scrip
 	r.options.Emit(e)
 }
 
-// plugin runs one plugin, if it is on.
-func (r *run) plugin(ctx context.Context, p plugins.Plugin, s sections, on bool) {
-	result := PluginResult{Name: p.Name, State: stage.Skipped, Code: CodeDisabled, Message: "disabled"}
-	defer func() { r.report.Plugins = append(r.report.Plugins, result) }()
-	if !on {
-		return
+// plugin runs one plugin, but for what comes last.
+func (r *run) plugin(ctx context.Context, plugin plugins.Plugin, p pass) {
+	var steps []step
+	if p.once {
+		steps = append(steps, plugin.Apply)
 	}
-	var steps []func(context.Context, *plugins.Call) error
-	if r.report.First {
-		steps = append(steps, p.Apply)
+	if plugin.EveryBoot != nil {
+		steps = append(steps, plugin.EveryBoot)
 	}
-	if p.EveryBoot != nil {
-		steps = append(steps, p.EveryBoot)
+	r.step(ctx, plugin, p, false, steps...)
+}
+
+type step = func(context.Context, *plugins.Call) error
+
+// step runs steps of a plugin and adds what came of it to the plugin's result. A
+// late one is only heard of when it fails.
+func (r *run) step(ctx context.Context, plugin plugins.Plugin, p pass, late bool, steps ...step) {
+	at := slices.IndexFunc(r.report.Plugins, func(q PluginResult) bool { return q.Name == plugin.Name })
+	result := &r.report.Plugins[at]
+	if result.Code == CodeDisabled {
+		result.Code, result.Message = CodeDone, ""
 	}
-	result.Code, result.Message = CodeDone, ""
 	if len(steps) == 0 {
 		result.Message = "done at an earlier boot"
 		return
 	}
 	began, acted := r.root.Now(), len(r.root.Actions())
-	var warned []string
 	call := &plugins.Call{
-		Root: r.root, Section: s.find(p.Name),
-		Meta: plugins.Meta{InstanceID: r.in.InstanceID, Hostname: r.in.Hostname, PublicKeys: r.in.PublicKeys},
-		Warn: func(format string, args ...any) { warned = append(warned, fmt.Sprintf(format, args...)) },
+		Root: r.root, Section: p.sections.find(plugin.Name),
+		Meta: plugins.Meta{InstanceID: p.in.InstanceID, Hostname: p.in.Hostname, PublicKeys: p.in.PublicKeys},
+		Warn: func(format string, args ...any) {
+			r.warnings.add("%s: %s", plugin.Name, fmt.Sprintf(format, args...))
+		},
 	}
 	var texts []string
 	for _, step := range steps {
@@ -222,21 +268,33 @@ func (r *run) plugin(ctx context.Context, p plugins.Plugin, s sections, on bool)
 			texts = append(texts, err.Error())
 		}
 	}
-	result.State, result.Actions = stage.Done, len(r.root.Actions())-acted
-	result.Seconds = r.root.Now().Sub(began).Seconds()
-	for _, w := range warned {
-		r.warnings.add("%s: %s", p.Name, w)
+	seconds := r.root.Now().Sub(began).Seconds()
+	result.Actions += len(r.root.Actions()) - acted
+	result.Seconds += seconds
+	if result.State == stage.Skipped {
+		result.State, result.Message = stage.Done, ""
 	}
+	state, message := stage.Done, strings.Join(texts, "\n")
 	if len(texts) > 0 {
-		result.State, result.Code, result.Message = stage.Warned, CodeFailed, strings.Join(texts, "\n")
-		r.failed = append(r.failed, p.Name)
-		if p.Required {
-			result.State, r.required = stage.Failed, true
+		state = stage.Warned
+		if plugin.Required {
+			state, r.required = stage.Failed, true
+		}
+		result.Code, result.State = CodeFailed, state
+		if result.Message != "" {
+			message = result.Message + "\n" + message
+		}
+		result.Message = message
+		if !slices.Contains(r.failed, plugin.Name) {
+			r.failed = append(r.failed, plugin.Name)
 		}
 	}
+	if late && len(texts) == 0 {
+		return
+	}
 	r.options.Emit(stage.Event{
-		Stage: stage.Plugin, State: result.State, Seconds: result.Seconds, Detail: result.Message,
-		Facts: map[string]string{"plugin": p.Name},
+		Stage: stage.Plugin, State: state, Seconds: seconds, Detail: message,
+		Facts: map[string]string{"plugin": plugin.Name},
 	})
 }
 

@@ -4,9 +4,10 @@
 //
 // [Apply] runs the script of the context if it asks for the phase "before", then
 // the enabled plugins in the order of their table, then the script if it asks for
-// the phase "after"; all that once per machine. At every boot it does what has to
-// be done each time (services, swap, mounts). Everything that happens to the
-// system happens through one [guest.Root].
+// the phase "after"; all that once per machine. Where the context names another one
+// of CernVM Online, that is fetched and applied next. At every boot it does what has
+// to be done each time: swap and mounts in the plugin's turn, services last.
+// Everything that happens to the system happens through one [guest.Root].
 //
 // [Main] is the command: `mica-guest apply`, and `amiconfig` and `amiconfig.sh`
 // under those names. It reads what the boot stages left on the data disk,

@@ -196,6 +196,15 @@ func readInput(dir, file string) (Input, error) {
 		in.UserData, err = readUserFile(file)
 		return in, err
 	}
+	for _, name := range []string{contextDir + "/extra-user-data", "/cernvm/extra-user-data"} {
+		in.Extra, err = root.ReadFile(name)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return Input{}, err
+		}
+	}
 	in.UserData, err = root.ReadFile(contextDir + "/user-data")
 	if errors.Is(err, fs.ErrNotExist) { // a machine without a context still gets its keys
 		return in, nil

@@ -41,7 +41,7 @@ type ScriptResult struct {
 // The codes of the original for a plugin's result.
 const (
 	CodeDone     = 0
-	CodeMetadata = 1 // never given by this implementation
+	CodeMetadata = 1 // only for a context that could not be fetched
 	CodeFailed   = 2
 	CodeDisabled = 3
 )

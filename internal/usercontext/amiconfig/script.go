@@ -25,7 +25,7 @@ const (
 // contexts look for to tell this run from one by cloud-init; bash, under a name
 // that does not make it strict (cernvm-config: etc/cernvm/postinstall links
 // sh.before and sh.after).
-func runScript(ctx context.Context, root *guest.Root, phase string, script usercontext.Script, timeout time.Duration) ScriptResult {
+func runScript(ctx context.Context, root *guest.Root, phase string, script usercontext.Script, metadata string, timeout time.Duration) ScriptResult {
 	began := root.Now()
 	result := ScriptResult{Phase: phase, Log: path.Join(logDir, "script-"+phase+".log")}
 	fail := func(err error) ScriptResult {
@@ -52,8 +52,8 @@ func runScript(ctx context.Context, root *guest.Root, phase string, script userc
 	}
 	defer log.Close()
 	env := []string{
-		"AMICONFIG_CONTEXT_URL=file:" + metaRoot,
-		"AMICONFIG_LOCAL_USER_DATA=" + userDataCopy,
+		"AMICONFIG_CONTEXT_URL=file:" + metadata,
+		"AMICONFIG_LOCAL_USER_DATA=" + path.Join(metadata, "user-data"),
 	}
 	if !procps(root) {
 		if err := root.WriteFile(path.Join(helperDir, "ps"), []byte(tinyPS), guest.Attr{Mode: 0o755}); err != nil {

@@ -19,6 +19,9 @@ const (
 	hepixDone    = amiDir + "/hepix.done"
 	metaRoot     = amiDir + "/2007-12-15"
 	userDataCopy = metaRoot + "/user-data"
+	onlineRoot   = "/var/lib/amiconfig-online/2007-12-15"
+	onlineCopy   = onlineRoot + "/user-data"
+	onlineConf   = "/etc/cernvm/online.conf"
 )
 
 // applied is what is remembered of the run for this machine.
@@ -64,9 +67,9 @@ func digest(data []byte) string {
 
 // writeMetadata leaves the context where scripts written for the original look
 // for it: a tree as the metadata service of EC2 shows it.
-func writeMetadata(root *guest.Root, in Input) error {
+func writeMetadata(root *guest.Root, dir string, in Input) error {
 	files := map[string]string{
-		"user-data":                string(in.UserData),
+		"user-data":                string(in.joined()),
 		"meta-data/instance-id":    in.InstanceID,
 		"meta-data/local-hostname": in.Hostname,
 	}
@@ -77,7 +80,7 @@ func writeMetadata(root *guest.Root, in Input) error {
 		if text == "" {
 			continue
 		}
-		if err := root.WriteState(path.Join(metaRoot, name), []byte(text)); err != nil {
+		if err := root.WriteState(path.Join(dir, name), []byte(text)); err != nil {
 			return err
 		}
 	}

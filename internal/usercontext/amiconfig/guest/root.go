@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -157,4 +158,19 @@ func (r *Root) Random(n int) (string, error) {
 		}
 	}
 	return b.String(), nil
+}
+
+var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+
+// IsUUID reports whether text has the form of UUID's result.
+func IsUUID(text string) bool { return uuidForm.MatchString(text) }
+
+// UUID returns a random identifier (RFC 9562, version 4).
+func (r *Root) UUID() (string, error) {
+	var b [16]byte
+	if _, err := io.ReadFull(r.options.Rand, b[:]); err != nil {
+		return "", fmt.Errorf("reading random bytes: %w", err)
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:]), nil
 }

@@ -31,7 +31,7 @@ func cernvm() Plugin {
 		Keys: []Key{
 			{Name: "group_profile", Kind: Text, Meaning: "obsolete", NoEffect: true},
 			{Name: "entitlement_key", Kind: Text, Meaning: "stored as CVMFS_ENTITLEMENT_KEY", Secret: true},
-			{Name: "contextualization_key", Kind: Text, Meaning: "ID or ID:SECRET of a context of CernVM Online; stored, the context is not fetched", Secret: true},
+			{Name: "contextualization_key", Kind: Text, Meaning: "ID or ID:SECRET of a context of CernVM Online, which is fetched and applied after this one", Secret: true},
 			{Name: "contextualization_command", Kind: Text, Meaning: "user:command, run in the background at every boot"},
 			{Name: "organisations", Kind: List, Meaning: "organisations whose login profiles are used"},
 			{Name: "repositories", Kind: List, Meaning: "CernVM-FS repositories below /cvmfs; names without a dot are of cern.ch"},
@@ -64,6 +64,7 @@ func cernvm() Plugin {
 			return errors.Join(err, run.apply(ctx, c))
 		},
 		EveryBoot: cernvmEveryBoot,
+		Last:      cernvmLast,
 	}
 }
 
@@ -95,9 +96,6 @@ func planCernVM(c *Call) (cernvmPlan, error) {
 		shell: s.Get("shell", "/bin/bash"),
 	}
 	plan.store(s)
-	if v, ok := s.Lookup("contextualization_key"); ok && v != "" {
-		c.Warn("contextualization_key is stored, but the context is not fetched from CernVM Online")
-	}
 	if v, _ := s.Lookup("contextualization_command"); v != "" {
 		_, _, err := backgroundCommand(v)
 		p.add(err)
@@ -230,8 +228,8 @@ func (plan *cernvmPlan) apply(ctx context.Context, c *Call) error {
 	return p.err()
 }
 
-// cernvmEveryBoot does what init scripts of the original do at each boot: swap,
-// services, the contextualization command.
+// cernvmEveryBoot does what init scripts of the original do early at each boot: the
+// proxy and swap.
 func cernvmEveryBoot(ctx context.Context, c *Call) error {
 	var p problems
 	s := c.Section
@@ -245,6 +243,16 @@ func cernvmEveryBoot(ctx context.Context, c *Call) error {
 	if err := swapOn(ctx, c.Root, s.Get("swap_size", "off")); err != nil {
 		c.Warn("%v", err)
 	}
+	return p.err()
+}
+
+// cernvmLast starts the services and the contextualization command.
+//
+// Compat: at each boot, when the script has run, too (cernvm-config:
+// etc/init.d/cernvm-context, which starts at 95).
+func cernvmLast(ctx context.Context, c *Call) error {
+	var p problems
+	s := c.Section
 	for _, name := range list(s.Get("services", "")) {
 		// One context serves several operating systems: what one of them lacks is
 		// no failure.

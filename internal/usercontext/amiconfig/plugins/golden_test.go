@@ -135,8 +135,10 @@ func tell(t *testing.T, story *txtar.Archive, system, name string) []txtar.File 
 		Warn: func(format string, args ...any) { warnings = append(warnings, fmt.Sprintf(format, args...)) },
 	}
 	err = p.Apply(t.Context(), call)
-	if p.EveryBoot != nil {
-		err = errors.Join(err, p.EveryBoot(t.Context(), call))
+	for _, step := range []func(context.Context, *plugins.Call) error{p.EveryBoot, p.Last} {
+		if step != nil {
+			err = errors.Join(err, step(t.Context(), call))
+		}
 	}
 	secrets(t, p, section, root, err, warnings)
 
@@ -180,8 +182,10 @@ func tell(t *testing.T, story *txtar.Archive, system, name string) []txtar.File 
 	// A second time nothing changes.
 	n := len(root.Actions())
 	_ = p.Apply(t.Context(), call)
-	if p.EveryBoot != nil {
-		_ = p.EveryBoot(t.Context(), call)
+	for _, step := range []func(context.Context, *plugins.Call) error{p.EveryBoot, p.Last} {
+		if step != nil {
+			_ = step(t.Context(), call)
+		}
 	}
 	for _, a := range root.Actions()[n:] {
 		switch a.Kind {

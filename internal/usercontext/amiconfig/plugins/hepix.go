@@ -73,7 +73,7 @@ func hepix() Plugin {
 			}
 			return c.Root.WriteFile(siteDone, nil, guest.Attr{})
 		},
-		EveryBoot: func(ctx context.Context, c *Call) error { return siteScript(ctx, c.Root, "epilog.sh") },
+		Last: func(ctx context.Context, c *Call) error { return siteScript(ctx, c.Root, "epilog.sh") },
 	}
 }
 

@@ -23,6 +23,8 @@ type Plugin struct {
 	Apply func(ctx context.Context, c *Call) error
 	// EveryBoot, where set, runs at each boot, after Apply at the first one.
 	EveryBoot func(ctx context.Context, c *Call) error
+	// Last, where set, runs at each boot when all plugins and the script are done.
+	Last func(ctx context.Context, c *Call) error
 }
 
 // Kind says what the value of an option looks like.
