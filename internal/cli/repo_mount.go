@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/internal/fail"
@@ -72,6 +73,9 @@ func mountHere(ctx context.Context, a *app, s *repoSource, args []string, opt mo
 	}
 	_, _ = fmt.Fprintf(a.Err, "mica: revision %d of %s mounted at %s\n", r.Revision(), r.Name(), args[1])
 	if ready != nil {
+		if err := leaveTerminal(); err != nil {
+			return errors.Join(err, m.Unmount())
+		}
 		_, _ = io.WriteString(ready, "ready\n")
 		_ = ready.Close()
 	}
@@ -89,6 +93,20 @@ func mountHere(ctx context.Context, a *app, s *repoSource, args []string, opt mo
 	}
 	if err := m.Unmount(); err != nil {
 		return fail.New(fail.Conflict, "%w", err).Hint("close what is open below %s, then run umount", args[1])
+	}
+	return nil
+}
+
+// leaveTerminal gives up the standard error of the command that started this
+// process: whoever reads a pipe to its end would wait for the mount's.
+func leaveTerminal() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("going to the background: %w", err)
+	}
+	defer null.Close()
+	if err := unix.Dup3(int(null.Fd()), int(os.Stderr.Fd()), 0); err != nil {
+		return fmt.Errorf("going to the background: %w", err)
 	}
 	return nil
 }

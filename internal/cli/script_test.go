@@ -10,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/micavm/mica/internal/cli"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // TestMain lets scripts run the commands of this package as programs.
@@ -32,13 +33,22 @@ func run() {
 }
 
 // TestScripts tells one story a file: testdata/script/*.txtar.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { tell(t, "testdata/script") }
+
+// TestRootScripts tells those that need root and FUSE.
+func TestRootScripts(t *testing.T) {
+	tier.Root(t)
+	tell(t, "testdata/rootscript")
+}
+
+func tell(t *testing.T, dir string) {
+	t.Helper()
 	small, err := filepath.Abs("../../cvmfs/testdata/small")
 	if err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("MICA_HOME", filepath.Join(env.WorkDir, ".mica"))
