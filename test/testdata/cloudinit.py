@@ -67,7 +67,8 @@ def nocloud(where):
 
 
 def nocloud_net(where):
-    return facts(source(DataSourceNoCloud, "NoCloud", {"seedfrom": where}, cls="DataSourceNoCloudNet", seed_dirs=[]))
+    config = {"seedfrom": where} if where else None  # else the firmware says where
+    return facts(source(DataSourceNoCloud, "NoCloud", config, cls="DataSourceNoCloudNet", seed_dirs=[]))
 
 
 def opennebula(where):

@@ -15,6 +15,10 @@
 //   - Nothing is redirected: µCernVM does not follow. Repeated slashes and a slash
 //     at the end are taken as they come, for amiconfig asks for //user-data.
 //   - cloud-init walks every entry of meta-data, so each that is listed answers.
+//   - cloud-init asks ten times for NoCloud's vendor-data where it is missing, so
+//     there it is empty; it takes the keys of Google's metadata only under the name
+//     of its default user or cloudinit; its CloudStack source fails where meta-data
+//     has no availability-zone.
 //   - A family that is not served is absent: an answer under /computeMetadata/ makes
 //     µCernVM believe it is at Google.
 //

@@ -131,8 +131,10 @@ func ec2Tree(q request) folder {
 		"ami-id": imageID, "ami-launch-index": "0", "ami-manifest-path": "(unknown)",
 		"block-device-mapping": folder{"ami": "vda", "root": "/dev/vda"},
 		"instance-id":          m.Meta.InstanceID, "instance-type": instanceType,
-		"placement":      folder{"availability-zone": zone},
-		"reservation-id": "r-00000001", "security-groups": "default",
+		"placement": folder{"availability-zone": zone},
+		// CloudStack has it here; cloud-init's source fails without.
+		"availability-zone": zone,
+		"reservation-id":    "r-00000001", "security-groups": "default",
 	}
 	if m.Meta.Hostname != "" {
 		for _, key := range []string{"hostname", "local-hostname", "public-hostname"} {

@@ -101,7 +101,7 @@ const document = `{
 func TestEveryPath(t *testing.T) {
 	s := newServer(t, options())
 	const google, legacy, azure = "Metadata-Flavor: Google", "X-Google-Metadata-Request: True", "Metadata: true"
-	listing := "ami-id\nami-launch-index\nami-manifest-path\nblock-device-mapping/\nhostname\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\npublic-hostname\npublic-ipv4\npublic-keys/\nreservation-id\nsecurity-groups"
+	listing := "ami-id\nami-launch-index\nami-manifest-path\navailability-zone\nblock-device-mapping/\nhostname\ninstance-id\ninstance-type\nlocal-hostname\nlocal-ipv4\nmac\nplacement/\npublic-hostname\npublic-ipv4\npublic-keys/\nreservation-id\nsecurity-groups"
 	for _, tc := range []struct{ path, header, want string }{
 		{"/", "", "2007-12-15\n2009-04-04\n2016-04-19\nlatest\n"},
 		{"/latest", "", "meta-data/\nuser-data"},
@@ -150,7 +150,7 @@ func TestEveryPath(t *testing.T) {
 		{"/computeMetadata/v1/instance/attributes/user-data", legacy, userData},
 		{"/computeMetadata/v1/instance/attributes/cvm-user-data", google, "IyEvYmluL3NoClthbWljb25maWddCnBsdWdpbnM9Y2VybnZtCv8="},
 		{"/computeMetadata/v1/instance/attributes/?recursive=True", google, "{\n  \"block-project-ssh-keys\": \"true\",\n  \"cvm-user-data\": \"IyEvYmluL3NoClthbWljb25maWddCnBsdWdpbnM9Y2VybnZtCv8=\",\n" +
-			"  \"ssh-keys\": \"root:ssh-ed25519 AAAA me\\nroot:ssh-rsa BBBB\",\n  \"user-data\": \"IyEvYmluL3NoClthbWljb25maWddCnBsdWdpbnM9Y2VybnZtCv8=\",\n  \"user-data-encoding\": \"base64\"\n}\n"},
+			"  \"ssh-keys\": \"root:ssh-ed25519 AAAA me\\ncloudinit:ssh-ed25519 AAAA me\\nroot:ssh-rsa BBBB\\ncloudinit:ssh-rsa BBBB\",\n  \"user-data\": \"IyEvYmluL3NoClthbWljb25maWddCnBsdWdpbnM9Y2VybnZtCv8=\",\n  \"user-data-encoding\": \"base64\"\n}\n"},
 		{"/computeMetadata/v1/project/attributes/?recursive=True", google, "{}\n"},
 
 		{"/" + secretA + "/user-data", "", userData},
@@ -177,6 +177,19 @@ func TestEveryPath(t *testing.T) {
 				t.Errorf("GET %s by a stranger = %d", tc.path, r.StatusCode)
 			}
 		}
+	}
+}
+
+// TestNoVendorDataIsNotMissing because cloud-init spends ten seconds on what is.
+func TestNoVendorDataIsNotMissing(t *testing.T) {
+	o := options()
+	for i := range o.Machines {
+		o.Machines[i].Meta.VendorData = nil
+	}
+	s := newServer(t, o)
+	r := ask(t, s, addressA, "GET /"+secretA+"/vendor-data")
+	if text := body(t, r); r.StatusCode != http.StatusOK || text != "" {
+		t.Errorf("vendor-data that a machine does not have = %d %q, want 200 and nothing", r.StatusCode, text)
 	}
 }
 

@@ -74,9 +74,9 @@ func noCloud(q request) reply {
 	case "user-data":
 		return raw(bytes, m.UserData) // mandatory, if empty
 	case "vendor-data":
-		if m.Meta.VendorData != nil {
-			return raw(bytes, m.Meta.VendorData)
-		}
+		// Empty rather than missing: cloud-init asks ten times for what is missing,
+		// a second apart.
+		return raw(bytes, m.Meta.VendorData)
 	case "network-config":
 		if m.Meta.NetworkConfig != nil {
 			return raw(plain, m.Meta.NetworkConfig)
@@ -123,7 +123,9 @@ func google(q request) reply {
 	if len(m.Meta.PublicKeys) > 0 {
 		var lines []string
 		for _, k := range m.Meta.PublicKeys {
-			lines = append(lines, "root:"+k)
+			// cloud-init takes the keys of its default user and of this name only,
+			// and gives root the same.
+			lines = append(lines, "root:"+k, "cloudinit:"+k)
 		}
 		attributes["ssh-keys"] = strings.Join(lines, "\n")
 		attributes["block-project-ssh-keys"] = "true"
