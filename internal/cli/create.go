@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,50 +15,58 @@ import (
 	"github.com/micavm/mica/internal/image"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/all"
+	"github.com/micavm/mica/internal/machine/params"
 	"github.com/micavm/mica/internal/progress"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/lint"
 )
 
 type createFlags struct {
-	image, memory, disk, port, accel, driver, medium string
-	cpus                                             int
-	forwards                                         []string
-	noWait, off, allowLarge, dryRun                  bool
-	strict, unverified                               bool
-	password                                         passwordFlag
-	timeout                                          time.Duration
+	params                     paramFlags
+	config                     string
+	count, parallel            int
+	noWait, off, allowLarge    bool
+	dryRun, strict, unverified bool
+	password                   passwordFlag
+	timeout                    time.Duration
 }
 
 // createMedia are the layouts of context media that tell a machine its name and
 // the key of whoever made it: without that, nobody could log in.
-func createMedia() []string { return []string{"config-2", "nocloud", "opennebula"} }
+var createMedia = []string{"config-2", "nocloud", "opennebula"} //nolint:gochecknoglobals // a constant list
 
 func newCreate(a *app) *cobra.Command {
 	var f createFlags
 	cmd := &cobra.Command{
 		Use:   "create NAME CONTEXT",
-		Short: "Create a machine from a context and start it",
+		Short: "Create a machine, or many, from a context and start them",
 		Long: `Create a machine, start it, and follow its boot until the context is applied
 and SSH answers. CONTEXT is a file, or - for standard input.
+
+With --count several machines are made, each with an identity of its own; {n} in
+NAME stands for their numbers, {nnn} for three digits. Machines that could not be
+made leave nothing, the others stay, and the exit code is 3.
+
+Every option that describes the machine may also stand in a file in YAML given
+with --config, under its name without the dashes, or in the environment as
+MICA_CREATE_ and its name: MICA_CREATE_MEMORY=4G. The command line goes before
+the environment, that before the file. A file may name the machine and its
+context, too.
 
 Interrupting the wait leaves the machine running; interrupting before that
 leaves nothing.`,
 		Example: `  mica create demo examples/demo.context
-  mica create worker worker.context --memory 4G --cpus 4 --forward 8080:80`,
-		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.create(cmd.Context(), f, args[0], args[1]) },
+  mica create worker worker.context --memory 4G --cpus 4 --forward 8080:80
+  mica create --count 20 'worker-{n}' worker.context --label batch
+  mica create --config worker.yaml`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.create(cmd.Context(), &f, args) },
 	}
+	f.params.add(cmd)
 	flags := cmd.Flags()
-	flags.StringVar(&f.image, "image", "", "boot image; default: MICA_IMAGE, or the newest in mica's images")
-	flags.StringVar(&f.memory, "memory", "2048", "memory in MiB, or with M or G")
-	flags.IntVar(&f.cpus, "cpus", 1, "processors")
-	flags.StringVar(&f.disk, "disk", "20G", "size of the data disk; it takes space as it fills")
-	flags.StringVar(&f.port, "port", "auto", "port of this computer that leads to the machine's SSH, auto or none")
-	flags.StringArrayVar(&f.forwards, "forward", nil, "HOST:GUEST, another port to forward (may be repeated)")
-	flags.StringVar(&f.accel, "accel", "auto", "acceleration: auto, kvm or tcg")
-	flags.StringVar(&f.medium, "medium", createMedia()[0], "how the context is handed over: "+strings.Join(createMedia(), ", "))
-	flags.StringVar(&f.driver, "driver", all.Default, "what runs the machine")
+	flags.StringVar(&f.config, "config", "", "file in YAML that describes the machine")
+	flags.IntVar(&f.count, "count", 1, "how many machines to make")
+	flags.IntVar(&f.parallel, "parallel", 0, "how many to make at the same time; default: by processors and memory")
 	flags.BoolVar(&f.noWait, "no-wait", false, "return when the machine has started")
 	flags.BoolVar(&f.off, "no-start", false, "do not start the machine")
 	flags.DurationVar(&f.timeout, "timeout", 10*time.Minute, "how long to wait for the machine to be ready")
@@ -69,77 +78,113 @@ leaves nothing.`,
 	return cmd
 }
 
-func (a *app) create(ctx context.Context, f createFlags, name, contextFrom string) error {
+func (a *app) create(ctx context.Context, f *createFlags, args []string) error {
 	sink, done, err := a.sink()
 	if err != nil {
 		return err
 	}
+	done = sync.OnceFunc(done)
+	defer done()
 	fleet, err := a.fleet(sink)
 	if err != nil {
-		done()
 		return err
 	}
-	order, err := a.order(fleet.Home, &f, name, contextFrom)
+	choice, err := f.choose(a.Env, args)
 	if err != nil {
-		done()
 		return err
 	}
-	if f.dryRun {
-		defer done()
-		report, err := fleet.Check(ctx, &order)
-		if err != nil {
-			return err
+	names, err := machine.Numbered(choice.Name, f.count)
+	if err != nil {
+		return err
+	}
+	order, err := a.order(fleet.Home, f, choice)
+	if err != nil {
+		return err
+	}
+	parallel := f.parallel
+	if parallel <= 0 {
+		parallel = machine.AtOnce(order.Spec)
+	}
+	return machine.Each(ctx, names, parallel, func(ctx context.Context, name string) error {
+		order := order
+		order.Spec.Name = name
+		order.Spec.Forwards = slices.Clone(order.Spec.Forwards)
+		if f.dryRun {
+			return a.wouldCreate(ctx, fleet, order, choice)
 		}
-		_, err = fmt.Fprintf(a.Out, "would create %s: %s %s, image %s, context %s\n", name, report.Driver, report.Version, order.Spec.Image.Path, contextFrom)
-		return err
-	}
-	record, err := fleet.Create(ctx, order)
-	if err == nil {
-		sink.Emit(progress.Event{ID: name, Phase: "started", Finished: true})
-	}
-	done()
+		return a.createOne(ctx, fleet, order, f, sink, done)
+	})
+}
+
+func (a *app) wouldCreate(ctx context.Context, fleet *machine.Fleet, order machine.Order, choice params.Choice) error {
+	report, err := fleet.Check(ctx, &order)
 	if err != nil {
 		return err
+	}
+	for _, p := range params.All() {
+		if origin := choice.Origin[p.Name]; origin != "" && origin != "default" {
+			a.tell("%s: from %s", p.Name, origin)
+		}
+	}
+	return a.print("would create %s: %s %s, image %s, context %s", order.Spec.Name, report.Driver, report.Version, order.Spec.Image.Path, order.ContextFrom)
+}
+
+func (a *app) createOne(ctx context.Context, fleet *machine.Fleet, order machine.Order, f *createFlags, sink progress.Sink, done func()) error {
+	name := order.Spec.Name
+	record, err := fleet.Create(ctx, order)
+	if err != nil {
+		return err
+	}
+	sink.Emit(progress.Event{ID: name, Phase: "started", Finished: true})
+	shown := name
+	if f.count == 1 { // bars and stages take turns
+		shown = ""
+		done()
 	}
 	if !f.off && !f.noWait {
-		if err := a.waitReady(ctx, fleet, name, f.timeout); err != nil {
+		if err := a.waitReady(ctx, fleet, name, shown, f.timeout); err != nil {
 			return err
 		}
 	}
 	return a.welcome(ctx, fleet, record, f)
 }
 
-// order turns the flags into what is to be created.
-func (a *app) order(home machine.Home, f *createFlags, name, contextFrom string) (machine.Order, error) {
-	o := machine.Order{ContextFrom: contextFrom, AllowLarge: f.allowLarge, Off: f.off}
-	o.Spec = machine.Spec{Name: name, Driver: f.driver, CPUs: f.cpus, Accel: f.accel}
-	if err := machine.CheckName(name); err != nil { // before anything is read
-		return o, err
-	}
-	if !slices.Contains(createMedia(), f.medium) {
-		return o, fail.New(fail.Usage, "unknown --medium %q", f.medium).Hint("use one of %s", strings.Join(createMedia(), ", "))
-	}
-	o.Spec.Medium = f.medium
-	memory, err := machine.ParseMiB(f.memory)
-	if err != nil {
-		return o, err
-	}
-	o.Spec.MemoryMiB = int(memory)
-	if o.Spec.DiskMiB, err = machine.ParseMiB(f.disk); err != nil {
-		return o, err
-	}
-	ports := f.forwards
-	if f.port != "none" {
-		ports = append([]string{f.port + ":22"}, ports...)
-	}
-	for _, text := range ports {
-		forward, err := machine.ParseForward(text)
+// choose finds what is to be created, in all places that may say it.
+func (f *createFlags) choose(getenv func(string) string, args []string) (params.Choice, error) {
+	s := params.Sources{Flags: f.params.given(), Getenv: getenv}
+	if f.config != "" {
+		file, err := params.ReadFile(f.config)
 		if err != nil {
-			return o, err
+			return params.Choice{}, err
 		}
-		o.Spec.Forwards = append(o.Spec.Forwards, forward)
+		s.File = file
 	}
-	loaded, err := a.loadContext(contextFrom, &f.password)
+	for i, name := range []string{"name", "context"} {
+		if i < len(args) {
+			s.Flags[name] = args[i : i+1]
+		}
+	}
+	choice, err := s.Resolve()
+	switch {
+	case err != nil:
+	case choice.Name == "":
+		err = fail.New(fail.Usage, "what shall the machine be named?").Hint("write mica create NAME CONTEXT, or name: in the file")
+	case choice.Context == "":
+		err = fail.New(fail.Usage, "a machine needs a context").Hint("write mica create %s CONTEXT, or context: in the file", choice.Name)
+	}
+	return choice, err
+}
+
+// order completes what was chosen with what it names.
+func (a *app) order(home machine.Home, f *createFlags, choice params.Choice) (machine.Order, error) {
+	o := machine.Order{Spec: choice.Spec, ContextFrom: choice.Context, AllowLarge: f.allowLarge, Off: f.off}
+	if o.Spec.Driver == "" {
+		o.Spec.Driver = all.Default
+	}
+	if !slices.Contains(createMedia, o.Spec.Medium) {
+		return o, fail.New(fail.Usage, "unknown --medium %q", o.Spec.Medium).Hint("use one of %s", strings.Join(createMedia, ", "))
+	}
+	loaded, err := a.loadContext(choice.Context, &f.password)
 	if err != nil {
 		return o, err
 	}
@@ -147,7 +192,7 @@ func (a *app) order(home machine.Home, f *createFlags, name, contextFrom string)
 	if err := a.checkContext(loaded.Context, f.strict); err != nil {
 		return o, err
 	}
-	if o.Spec.Image.Path, err = machine.FindImage(home, f.image, a.Env); err != nil || f.unverified {
+	if o.Spec.Image.Path, err = machine.FindImage(home, o.Spec.Image.Path, a.Env); err != nil || f.unverified {
 		return o, err
 	}
 	verdict, err := image.Check(o.Spec.Image.Path)
@@ -185,10 +230,10 @@ func firstUser(c *usercontext.Context) string {
 }
 
 // waitReady follows the boot and waits for SSH.
-func (a *app) waitReady(ctx context.Context, fleet *machine.Fleet, name string, timeout time.Duration) error {
+func (a *app) waitReady(ctx context.Context, fleet *machine.Fleet, name, shown string, timeout time.Duration) error {
 	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	show := a.stages()
+	show := a.stages(shown)
 	err := fleet.Follow(within, name, show.event)
 	show.end()
 	if err == nil {
@@ -208,20 +253,22 @@ func (a *app) waitReady(ctx context.Context, fleet *machine.Fleet, name string, 
 }
 
 // welcome says how to log in.
-func (a *app) welcome(ctx context.Context, fleet *machine.Fleet, record *machine.Record, f createFlags) error {
+func (a *app) welcome(ctx context.Context, fleet *machine.Fleet, record *machine.Record, f *createFlags) error {
 	name := record.Instance.Spec.Name
 	m, err := fleet.Get(ctx, name)
 	if err != nil || m.Record == nil {
 		return errors.Join(err, m.Err)
 	}
-	if took := durations(m.Record.Durations); took != "" {
+	if took := durations(m.Record.Durations); took != "" && f.count > 1 {
+		a.tell("%s: ready %s", name, took)
+	} else if took != "" {
 		a.tell("ready %s", took)
 	}
-	_, err = fmt.Fprintf(a.Out, "%s is %s\n", name, m.State)
-	if port := m.Record.Instance.Spec.SSHPort(); err == nil && port != 0 && !f.off {
-		_, err = fmt.Fprintf(a.Out, "log in with 'mica ssh %s' (user %s, port %d)\n", name, m.Record.User, port)
+	text := fmt.Sprintf("%s is %s", name, m.State)
+	if port := m.Record.Instance.Spec.SSHPort(); port != 0 && !f.off {
+		text += fmt.Sprintf("\nlog in with 'mica ssh %s' (user %s, port %d)", name, m.Record.User, port)
 	}
-	return err
+	return a.print("%s", text)
 }
 
 func durations(took map[string]float64) string {

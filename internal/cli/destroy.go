@@ -3,35 +3,65 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 )
 
 func newDestroy(a *app) *cobra.Command {
 	var force, yes, dryRun bool
+	var which chooser
 	cmd := &cobra.Command{
 		Use:     "destroy NAME...",
 		Aliases: []string{"rm"},
 		Short:   "Remove machines with everything on their disks",
 		Long: `Remove machines and everything that belongs to them. A machine that runs is
-removed after a question, or with --force.`,
-		Args: cobra.MinimumNArgs(1),
+removed after a question, or with --force. With --all, or --label, there is one
+question for all of them, whatever their states; --yes answers it.`,
+		Example: `  mica destroy demo
+  mica destroy --all --label batch --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := a.fleet(nil)
 			if err != nil {
 				return err
 			}
-			return a.each(args, func(name string) error {
-				return a.destroy(cmd.Context(), fleet, name, force || yes, dryRun)
+			force = force || yes
+			if which.all || len(which.labels) > 0 {
+				agreed, err := a.agreeToDestroy(cmd.Context(), fleet, which, args, force || dryRun)
+				if err != nil || !agreed {
+					return err
+				}
+				force = true
+			}
+			return which.each(cmd.Context(), fleet, args, false, func(ctx context.Context, name string) error {
+				return a.destroy(ctx, fleet, name, force, dryRun)
 			})
 		},
 	}
+	which.add(cmd, "every machine, or with --label those that have it")
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "also if it runs, or its record is damaged")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "the same as --force")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed")
 	return cmd
+}
+
+// agreeToDestroy asks once for many machines.
+func (a *app) agreeToDestroy(ctx context.Context, fleet *machine.Fleet, which chooser, args []string, agreed bool) (bool, error) {
+	names, err := fleet.Choose(ctx, machine.Choice{Names: args, Labels: which.labels, All: which.all})
+	if err != nil || len(names) == 0 || agreed {
+		return agreed, err
+	}
+	yes, asked := a.ask(fmt.Sprintf("Destroy %d machines and their disks (%s)?", len(names), strings.Join(names, ", ")))
+	switch {
+	case !asked:
+		return false, fail.New(fail.Usage, "%d machines would be destroyed: %s", len(names), strings.Join(names, ", ")).Hint("pass --yes if that is what you want")
+	case !yes:
+		a.tell("they are left as they were")
+	}
+	return yes, nil
 }
 
 func (a *app) destroy(ctx context.Context, fleet *machine.Fleet, name string, force, dryRun bool) error {
@@ -40,8 +70,7 @@ func (a *app) destroy(ctx context.Context, fleet *machine.Fleet, name string, fo
 		return err
 	}
 	if dryRun {
-		_, err := fmt.Fprintf(a.Out, "would destroy %s, which is %s\n", name, m.State)
-		return err
+		return a.print("would destroy %s, which is %s", name, m.State)
 	}
 	if m.State.Live() && !force {
 		yes, asked := a.ask(fmt.Sprintf("%s is %s. Destroy it and its disk?", name, m.State))

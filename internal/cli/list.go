@@ -2,7 +2,9 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,11 +27,13 @@ type machineRow struct {
 	Verified  bool      `json:"image_verified"`
 	Context   string    `json:"context,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
+	Labels    []string  `json:"labels,omitempty"`
 	Problem   string    `json:"problem,omitempty"` // why the state is damaged or unknown
 }
 
 func newList(a *app) *cobra.Command {
 	var output string
+	var labels []string
 	cmd := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
@@ -44,9 +48,11 @@ func newList(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			machines = slices.DeleteFunc(machines, func(m machine.Machine) bool { return !m.HasLabels(labels) })
 			return machineListing(machines).print(a.Out, output)
 		},
 	}
+	cmd.Flags().StringArrayVar(&labels, "label", nil, "only machines that have this label (may be repeated)")
 	outputFlag(cmd, &output)
 	return cmd
 }
@@ -75,6 +81,7 @@ func machineListing(machines []machine.Machine) listing[machineRow] {
 			wide("IMAGE", func(r machineRow) string { return or(r.Image) }),
 			wide("VERIFIED", func(r machineRow) string { return yesNo(r.Verified) }),
 			wide("CONTEXT", func(r machineRow) string { return or(r.Context) }),
+			wide("LABELS", func(r machineRow) string { return or(strings.Join(r.Labels, ",")) }),
 			wide("PROBLEM", func(r machineRow) string { return or(r.Problem) }),
 		},
 	}
@@ -95,6 +102,7 @@ func rowOf(m machine.Machine) machineRow {
 	s := m.Record.Instance.Spec
 	r.Driver, r.ID, r.SSHPort, r.MemoryMiB, r.CPUs, r.DiskMiB = s.Driver, s.ID, s.SSHPort(), s.MemoryMiB, s.CPUs, s.DiskMiB
 	r.User, r.Image, r.Verified, r.Context, r.Created = m.Record.User, s.Image.Path, s.Image.Verified, m.Record.Context, m.Record.Created
+	r.Labels = s.Labels
 	return r
 }
 

@@ -1,7 +1,7 @@
 package cli
 
 import (
-	"fmt"
+	"context"
 
 	"github.com/spf13/cobra"
 )
@@ -12,17 +12,17 @@ func newPause(a *app) *cobra.Command {
 
 // pauser makes pause and resume.
 func (a *app) pauser(verb, short string, paused bool, state string) *cobra.Command {
-	return &cobra.Command{
+	var which chooser
+	cmd := &cobra.Command{
 		Use:   verb + " NAME...",
 		Short: short,
-		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			fleet, err := a.fleet(nil)
 			if err != nil {
 				return err
 			}
-			return a.each(args, func(name string) error {
-				changed, err := fleet.SetPaused(cmd.Context(), name, paused)
+			return which.each(cmd.Context(), fleet, args, true, func(ctx context.Context, name string) error {
+				changed, err := fleet.SetPaused(ctx, name, paused)
 				if err != nil {
 					return err
 				}
@@ -30,9 +30,10 @@ func (a *app) pauser(verb, short string, paused bool, state string) *cobra.Comma
 				if !changed {
 					already = " already"
 				}
-				_, err = fmt.Fprintf(a.Out, "%s is %s%s\n", name, state, already)
-				return err
+				return a.print("%s is %s%s", name, state, already)
 			})
 		},
 	}
+	which.add(cmd, "")
+	return cmd
 }

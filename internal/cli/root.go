@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -27,7 +28,8 @@ type app struct {
 	IO
 	log      *slog.Logger
 	verbose  bool
-	progress string // auto, lines, jsonl, none
+	progress string     // auto, lines, jsonl, none
+	mu       sync.Mutex // guards Out and Err where machines are worked on at the same time
 }
 
 // Main runs the command line args (args[0] is the program's name) and returns

@@ -22,6 +22,10 @@ type machineView struct {
 	Accel     string             `json:"accel,omitempty"`
 	Image     machine.Image      `json:"image"`
 	Forwards  []machine.Forward  `json:"forwards"`
+	Network   string             `json:"network,omitempty"`
+	Display   string             `json:"display,omitempty"`
+	Shares    []machine.Share    `json:"shares,omitempty"`
+	Options   map[string]string  `json:"options,omitempty"`
 	Folder    string             `json:"folder,omitempty"`
 	Facts     map[string]string  `json:"facts,omitempty"`     // what the guest said of itself
 	Platform  map[string]string  `json:"platform,omitempty"`  // what the driver says
@@ -65,6 +69,7 @@ func viewOf(ctx context.Context, fleet *machine.Fleet, m machine.Machine) machin
 	}
 	s := m.Record.Instance.Spec
 	v.Accel, v.Image, v.Folder, v.Durations = s.Accel, s.Image, s.Dir, m.Record.Durations
+	v.Network, v.Display, v.Shares, v.Options = s.Network, s.Display, s.Shares, s.Options
 	v.Forwards = append(v.Forwards, s.Forwards...)
 	v.Platform = fleet.Describe(ctx, m)
 	v.Facts = map[string]string{}
@@ -108,6 +113,15 @@ func (v machineView) print(a *app) error {
 		ports = append(ports, fmt.Sprintf("127.0.0.1:%d -> %d", f.Host, f.Guest))
 	}
 	line("ports", strings.Join(ports, ", "))
+	line("network", v.Network)
+	line("display", v.Display)
+	for _, s := range v.Shares {
+		line("share "+s.Name, s.Path)
+	}
+	for _, key := range slices.Sorted(maps.Keys(v.Options)) {
+		line("option "+key, v.Options[key])
+	}
+	line("labels", strings.Join(m.Labels, ", "))
 	line("took", durations(v.Durations))
 	for _, group := range []map[string]string{v.Platform, v.Facts} {
 		for _, key := range slices.Sorted(maps.Keys(group)) {

@@ -12,14 +12,19 @@ import (
 // stageView shows the stages of a boot as they come.
 type stageView struct {
 	w     io.Writer
+	name  string // before every line, where several machines are shown
 	live  bool   // a terminal: a started stage shows at once, and is written over
 	open  string // what stands on the unfinished line
 	plain func(stage.Event)
 }
 
-// stages returns the view that --progress asks for.
-func (a *app) stages() *stageView {
+// stages returns the view that --progress asks for. With a name its lines say
+// whose they are.
+func (a *app) stages(name string) *stageView {
 	v := &stageView{w: a.Err, live: isTerminal(a.Err)}
+	if name != "" {
+		v.name, v.live = name+": ", false
+	}
 	switch a.progress {
 	case "none":
 		v.plain = func(stage.Event) {}
@@ -49,7 +54,7 @@ func (v *stageView) event(e stage.Event) {
 		_, _ = io.WriteString(v.w, "\r\x1b[K")
 		v.open = ""
 	}
-	_, _ = fmt.Fprintln(v.w, stageLine(e))
+	_, _ = io.WriteString(v.w, v.name+stageLine(e)+"\n")
 }
 
 // end finishes a line that waits for its stage.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,20 +12,19 @@ import (
 
 func newStart(a *app) *cobra.Command {
 	var wait bool
+	var which chooser
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "start NAME...",
 		Short: "Start machines, or go on where they were stopped",
 		Long: `Start machines that are off, and let saved and paused ones go on at the point
 where they were. One that runs already is left alone.`,
-		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
 			fleet, err := a.fleet(nil)
 			if err != nil {
 				return err
 			}
-			return a.each(args, func(name string) error {
+			return which.each(cmd.Context(), fleet, args, false, func(ctx context.Context, name string) error {
 				before, err := fleet.Start(ctx, name)
 				if err != nil {
 					return err
@@ -37,16 +35,16 @@ where they were. One that runs already is left alone.`,
 					}
 				}
 				how := map[machine.State]string{
-					machine.Running: "%s runs already\n", machine.Saved: "%s goes on where it was saved\n", machine.Paused: "%s goes on\n",
+					machine.Running: "%s runs already", machine.Saved: "%s goes on where it was saved", machine.Paused: "%s goes on",
 				}[before]
 				if how == "" {
-					how = "%s has started\n"
+					how = "%s has started"
 				}
-				_, err = fmt.Fprintf(a.Out, how, name)
-				return err
+				return a.print(how, name)
 			})
 		},
 	}
+	which.add(cmd, "")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until SSH answers")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait with --wait")
 	return cmd

@@ -125,6 +125,12 @@ func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
 		Schema: recordSchema, Phase: PhaseCreating, Created: f.now().UTC(), User: user, Context: o.ContextFrom,
 		Instance: Instance{Spec: spec}, Journal: []Step{},
 	}
+	// Until the record has its name, no other command sees which ports it claims.
+	ports, err := atomicfile.Acquire(ctx, f.Home.portsLock())
+	if err != nil {
+		return nil, fmt.Errorf("creating %q: %w", spec.Name, err)
+	}
+	defer ports.Unlock() //nolint:errcheck // nothing to be done about it
 	if err := f.pickPorts(ctx, r, nil); err != nil {
 		return nil, err
 	}

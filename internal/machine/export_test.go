@@ -9,7 +9,6 @@ func (f *Fleet) Reached(do func(step string)) { f.reached = do }
 var (
 	States         = states
 	Actions        = actions
-	Nearest        = nearest
 	CheckBootImage = checkBootImage
 )
 

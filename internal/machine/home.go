@@ -32,6 +32,7 @@ func HomeOf(getenv func(string) string) (Home, error) {
 func (h Home) machines() string           { return filepath.Join(string(h), "machines") }
 func (h Home) machine(name string) string { return filepath.Join(h.machines(), name) }
 func (h Home) bootCache() string          { return filepath.Join(string(h), "cache", "boot") }
+func (h Home) portsLock() string          { return filepath.Join(string(h), "ports.lock") }
 
 // Images is the folder of boot images to choose from.
 func (h Home) Images() string { return filepath.Join(string(h), "images") }
@@ -76,14 +77,14 @@ func (h Home) unknown(name string) error {
 	if err != nil || len(names) == 0 {
 		return e.Hint("there are no machines yet; 'mica create' makes one")
 	}
-	if near := nearest(name, names); near != "" {
+	if near := Nearest(name, names); near != "" {
 		return e.Hint("did you mean %q?", near)
 	}
 	return e.Hint("'mica list' shows what there is")
 }
 
-// nearest returns the name most like word, or nothing if none is much like it.
-func nearest(word string, names []string) string {
+// Nearest returns the name most like word, or nothing if none is much like it.
+func Nearest(word string, names []string) string {
 	best, score := "", 1+len(word)/3
 	for _, name := range names {
 		d := distance(strings.ToLower(word), strings.ToLower(name))

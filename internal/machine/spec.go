@@ -149,6 +149,54 @@ func (s Spec) Validate() error {
 		}
 		host[f.Host] = true
 	}
+	return s.validateRest()
+}
+
+// word is what labels, names of shares and keys of options are made of.
+var word = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._=+@-]*$`)
+
+// validateRest checks what plain machines do not have.
+func (s Spec) validateRest() error {
+	if s.ExecutionCap < 0 || s.ExecutionCap > 100 {
+		return fail.New(fail.Usage, "%d%% is no execution cap", s.ExecutionCap).Hint("use 1 to 100")
+	}
+	switch s.Display {
+	case "", DisplayVNC, DisplayGUI:
+	default:
+		return fail.New(fail.Usage, "unknown display %q", s.Display).Hint("use none, vnc or gui")
+	}
+	for _, label := range s.Labels {
+		if err := CheckLabel(label); err != nil {
+			return err
+		}
+	}
+	for key := range s.Options {
+		if !word.MatchString(key) {
+			return fail.New(fail.Usage, "%q cannot be the name of an option", key)
+		}
+	}
+	seen := map[string]bool{}
+	for _, share := range s.Shares {
+		switch {
+		case !word.MatchString(share.Name) || len(share.Name) > maxName:
+			return fail.New(fail.Usage, "%q is no name for a shared folder", share.Name).
+				Hint("write NAME=FOLDER, with a name of letters, digits, '-', '_' and '.'")
+		case seen[share.Name]:
+			return fail.New(fail.Usage, "two shared folders are named %q", share.Name).Hint("write NAME=FOLDER")
+		case !filepath.IsAbs(share.Path):
+			return fail.New(fail.Usage, "shared folder %q is not an absolute path", share.Path)
+		}
+		seen[share.Name] = true
+	}
+	return nil
+}
+
+// CheckLabel says whether a machine may have that label.
+func CheckLabel(label string) error {
+	if !word.MatchString(label) || len(label) > maxName {
+		return fail.New(fail.Usage, "%q is no label", label).
+			Hint("use letters, digits, '-', '_', '.', '=', '+' and '@', at most %d, a letter or digit first", maxName)
+	}
 	return nil
 }
 

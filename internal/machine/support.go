@@ -59,7 +59,7 @@ func (r Report) Supports(s Spec) error {
 			continue
 		}
 		err := fail.New(fail.Usage, "driver %q has no option %q", r.Driver, name)
-		if near := nearest(name, names); near != "" {
+		if near := Nearest(name, names); near != "" {
 			return err.Hint("did you mean %q?", near)
 		}
 		if len(names) == 0 {

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package machine
+
+// memoryFree is not known here.
+func memoryFree() (int64, bool) { return 0, false }
