@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/micavm/mica/internal/boot"
 	"github.com/micavm/mica/internal/boot/repository"
@@ -19,10 +20,10 @@ func dispatch(args []string) int {
 		if len(args) <= names {
 			break
 		}
-		switch name := filepath.Base(args[names]); name {
-		case repository.Argv0:
+		switch name := filepath.Base(args[names]); {
+		case name == repository.Argv0:
 			return repository.Serve()
-		case "apply", "amiconfig", "amiconfig.sh":
+		case name == "apply" || slices.Contains(amiconfig.Names(), name):
 			return amiconfig.Main(append([]string{name}, args[names+1:]...))
 		default:
 			for _, c := range boot.Commands() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/progress"
+	"github.com/micavm/mica/internal/usercontext/multipart"
 )
 
 // IO is the world of one invocation, so that tests run commands in process.
@@ -37,7 +38,7 @@ type app struct {
 // Mica replaces it answers as that one does.
 func Main(ctx context.Context, stdio IO, args []string) int {
 	if filepath.Base(args[0]) == "amiconfig-mime" {
-		return amiconfigMIME(stdio, args)
+		return multipart.Main(stdio.Out, stdio.Err, args)
 	}
 	err := New(stdio, args).ExecuteContext(ctx)
 	if err == nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/micavm/mica/internal/stage"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/plugins"
+	"github.com/micavm/mica/internal/usercontext/online"
 )
 
 // Input is the context of a machine and what its platform says about it.
@@ -26,6 +27,8 @@ type Input struct {
 type Options struct {
 	Force bool     // run the once-per-machine part again
 	Only  []string // run these plugins alone, whatever is enabled, and no script
+
+	Online online.Key // fetch and apply this context of CernVM Online instead of the machine's
 
 	Config        string // the system's list of plugins, "" for /etc/amiconfig/default.cfg
 	NoScripts     bool
@@ -78,6 +81,11 @@ func (r *run) all(ctx context.Context) {
 		r.only(ctx, s, table)
 		return
 	}
+	if r.options.Online != (online.Key{}) {
+		r.report.First = true
+		r.last(ctx, r.fetchOnline(ctx, pass{view: parseContext("", nil, nil), in: r.in}, r.options.Online))
+		return
+	}
 	on := enabled(r.root, r.options.Config, r.in.Hostname, s)
 	s.unused(on, table)
 	before, known := readApplied(r.root)
@@ -93,14 +101,18 @@ func (r *run) all(ctx context.Context) {
 	first := pass{view: view, sections: s, on: on, in: r.in, metadata: metaRoot, once: r.report.First}
 	r.pass(ctx, first)
 	r.users(first, before)
-	p := r.online(ctx, first)
-	for _, plugin := range table {
+	r.last(ctx, r.online(ctx, first))
+	if r.report.First && !r.root.Pretend() && !r.options.NoMarker {
+		r.remember()
+	}
+}
+
+// last does what comes last at each boot.
+func (r *run) last(ctx context.Context, p pass) {
+	for _, plugin := range plugins.Table() {
 		if plugin.Last != nil && p.on[plugin.Name] {
 			r.step(ctx, plugin, p, true, plugin.Last)
 		}
-	}
-	if r.report.First && !r.root.Pretend() && !r.options.NoMarker {
-		r.remember()
 	}
 }
 

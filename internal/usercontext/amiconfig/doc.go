@@ -9,8 +9,8 @@
 // to be done each time: swap and mounts in the plugin's turn, services last.
 // Everything that happens to the system happens through one [guest.Root].
 //
-// [Main] is the command: `mica-guest apply`, and `amiconfig` and `amiconfig.sh`
-// under those names. It reads what the boot stages left on the data disk,
+// [Main] is the command: `mica-guest apply`, and the programs of [Names] under their
+// names. It reads what the boot stages left on the data disk,
 // /mnt/.rw/context, and leaves a report in /mnt/.rw/ulogs/apply.json, a log in
 // /var/log/mica, and events (package stage) on the machine's consoles.
 //

@@ -21,10 +21,16 @@ import (
 	"github.com/micavm/mica/internal/stage"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
+	"github.com/micavm/mica/internal/usercontext/multipart"
 )
 
-// Main is the program: args are its arguments, the name first. Under the names
-// amiconfig and amiconfig.sh it answers as those programs do.
+// Names are those under which Main answers as another program does.
+func Names() []string {
+	return []string{"amiconfig", "amiconfig.sh", "amiconfig-mime", "cernvm-online.sh"}
+}
+
+// Main is the program: args are its arguments, the name first. Under one of Names
+// it answers as that program does.
 func Main(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -54,6 +60,10 @@ func (p program) main(ctx context.Context, args []string) int {
 		return p.amiconfig(ctx, rest)
 	case "amiconfig.sh":
 		return p.amiconfigSh(ctx, rest)
+	case "amiconfig-mime":
+		return multipart.Main(p.out, p.err, args)
+	case "cernvm-online.sh":
+		return p.cernvmOnline(ctx, rest)
 	case "apply":
 		return p.apply(ctx, rest)
 	}

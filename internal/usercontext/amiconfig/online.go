@@ -28,47 +28,59 @@ const onlineResult = "cernvm-online"
 // another site; a context that cannot be had is a failure of the whole, since the
 // machine is not what it should be.
 func (r *run) online(ctx context.Context, first pass) pass {
+	if kept, err := r.root.ReadFile(onlineCopy); err == nil && !r.report.First {
+		in := first.in
+		in.UserData, in.Extra = kept, nil
+		return r.second(ctx, first, in, false)
+	}
 	text, _ := first.sections.find("cernvm").Lookup("contextualization_key")
 	if text == "" || !first.on["cernvm"] {
 		return first
 	}
-	in := Input{InstanceID: first.in.InstanceID, Hostname: first.in.Hostname, PublicKeys: first.in.PublicKeys}
-	kept, err := r.root.ReadFile(onlineCopy)
-	once := r.report.First || err != nil
-	if once {
-		fetched, err := r.fetch(ctx, text, siteOf(first.in.UserData))
-		if r.root.Pretend() && errors.Is(err, guest.ErrOffline) {
-			r.warnings.add("contextualization_key: another context, of CernVM Online, is fetched and applied after this one; it is not looked at here")
-			return first
-		}
+	key, err := online.ParseKey(text)
+	if err != nil {
 		r.fetched(err)
-		if err != nil {
-			return first
-		}
-		if fetched.RootKey != "" {
-			in.PublicKeys = append(slices.Clone(in.PublicKeys), fetched.RootKey)
-		}
-		kept = fetched.UserData
-		in.UserData = kept
-		if err := writeMetadata(r.root, onlineRoot, in); err != nil {
-			r.warnings.add("%v", err)
-		}
+		return first
 	}
-	in.UserData = kept
-	second := pass{in: in, metadata: onlineRoot, once: once, view: parseContext("the context of CernVM Online", kept, r.warnings.add)}
-	second.sections = sections{second.view.ami, r.warnings.add}
-	second.on = enabled(r.root, r.options.Config, in.Hostname, second.sections)
-	r.pass(ctx, second)
-	if once && second.on["cernvm"] {
-		r.listUsers(second.sections)
+	return r.fetchOnline(ctx, first, key)
+}
+
+// fetchOnline fetches a context, keeps it and applies it after the first one.
+func (r *run) fetchOnline(ctx context.Context, first pass, key online.Key) pass {
+	fetched, err := r.fetch(ctx, key, siteOf(first.in.UserData))
+	if r.root.Pretend() && errors.Is(err, guest.ErrOffline) {
+		r.warnings.add("contextualization_key: another context, of CernVM Online, is fetched and applied after this one; it is not looked at here")
+		return first
 	}
-	both := first
-	both.sections = sections{first.view.ami.Overlay(second.view.ami), r.warnings.add}
-	both.on = map[string]bool{}
-	for name := range first.on {
-		both.on[name] = true
+	r.fetched(err)
+	if err != nil {
+		return first
 	}
-	for name := range second.on {
+	in := first.in
+	in.UserData, in.Extra = fetched.UserData, nil
+	if fetched.RootKey != "" {
+		in.PublicKeys = append(slices.Clone(in.PublicKeys), fetched.RootKey)
+	}
+	if err := writeMetadata(r.root, onlineRoot, in); err != nil {
+		r.warnings.add("%v", err)
+	}
+	return r.second(ctx, first, in, true)
+}
+
+// second goes through the fetched context, and returns what both say together.
+func (r *run) second(ctx context.Context, first pass, in Input, once bool) pass {
+	p := pass{in: in, metadata: onlineRoot, once: once, view: parseContext("the context of CernVM Online", in.UserData, r.warnings.add)}
+	p.sections = sections{p.view.ami, r.warnings.add}
+	p.on = enabled(r.root, r.options.Config, in.Hostname, p.sections)
+	r.pass(ctx, p)
+	if once && p.on["cernvm"] {
+		r.listUsers(p.sections)
+	}
+	both := pass{in: first.in, sections: sections{first.view.ami.Overlay(p.view.ami), r.warnings.add}, on: map[string]bool{}}
+	for name, on := range first.on {
+		both.on[name] = on
+	}
+	for name := range p.on {
 		both.on[name] = true
 	}
 	return both
@@ -84,11 +96,7 @@ func siteOf(userData []byte) string {
 }
 
 // fetch asks the site for a context and notes what it was.
-func (r *run) fetch(ctx context.Context, text, site string) (online.Fetched, error) {
-	key, err := online.ParseKey(text)
-	if err != nil {
-		return online.Fetched{}, err
-	}
+func (r *run) fetch(ctx context.Context, key online.Key, site string) (online.Fetched, error) {
 	id, err := machineUUID(r.root)
 	if err != nil {
 		return online.Fetched{}, err
@@ -118,7 +126,7 @@ func machineUUID(root *guest.Root) (string, error) {
 func (r *run) fetched(err error) {
 	result := PluginResult{Name: onlineResult, State: stage.Done, Code: CodeDone}
 	if err != nil {
-		result.State, result.Code, result.Message = stage.Failed, CodeMetadata, "contextualization_key: "+err.Error()
+		result.State, result.Code, result.Message = stage.Failed, CodeMetadata, err.Error()
 		r.failed, r.required = append(r.failed, onlineResult), true
 	}
 	r.report.Plugins = append(r.report.Plugins, result)

@@ -21,6 +21,7 @@ import (
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/delivery"
 	"github.com/micavm/mica/internal/usercontext/lint"
+	"github.com/micavm/mica/internal/usercontext/multipart"
 )
 
 // chaos is randomness that repeats.
@@ -146,12 +147,12 @@ func TestMIMESeenByOriginals(t *testing.T) {
 }
 
 func TestMIME(t *testing.T) {
-	parts := []Part{
-		{"amiconfig-user-data", "dir/a.txt", []byte("[amiconfig]\r\nplugins=cernvm")},
-		{"cloud-config", "c.yaml", []byte("#cloud-config\nusers:\n  - default\n")},
+	parts := []multipart.Part{
+		{Type: "amiconfig-user-data", Filename: "dir/a.txt", Data: []byte("[amiconfig]\r\nplugins=cernvm")},
+		{Type: "cloud-config", Filename: "c.yaml", Data: []byte("#cloud-config\nusers:\n  - default\n")},
 	}
 	for _, keep := range []bool{false, true} {
-		out, err := MIME(parts, keep, chaos())
+		out, err := multipart.Write(parts, keep, chaos())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,20 +177,20 @@ func TestMIME(t *testing.T) {
 			t.Errorf("keep order %v: amiconfig takes the cloud-config's keys for its own", keep)
 		}
 	}
-	if _, err := MIME([]Part{{"cloud-config", "x", []byte{0xff}}}, false, chaos()); err == nil {
-		t.Error("MIME takes bytes that are not text")
+	if _, err := multipart.Write([]multipart.Part{{Type: "cloud-config", Filename: "x", Data: []byte{0xff}}}, false, chaos()); err == nil {
+		t.Error("Write takes bytes that are not text")
 	}
 }
 
 func TestMIMERoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var parts []Part
+		var parts []multipart.Part
 		for range rapid.IntRange(1, 4).Draw(t, "parts") {
 			body := rapid.StringOfN(rapid.SampledFrom([]rune("ab=:-[]\n \té#")), 1, 60, -1).Draw(t, "body")
 			typ := rapid.SampledFrom([]string{"cloud-config", "cloud-boothook", "part-handler"}).Draw(t, "type")
-			parts = append(parts, Part{typ, "f", []byte(strings.TrimRight(body, "\n") + "\n")})
+			parts = append(parts, multipart.Part{Type: typ, Filename: "f", Data: []byte(strings.TrimRight(body, "\n") + "\n")})
 		}
-		out, err := MIME(parts, true, chaos())
+		out, err := multipart.Write(parts, true, chaos())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -171,7 +171,7 @@ func TestFetch(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("Fetch(%+v) (-want +got)\n%s", test.key, diff)
 		}
-		if !errors.Is(err, test.err) && (test.err != errAny || err == nil) {
+		if !errors.Is(err, test.err) && (err == nil || !errors.Is(test.err, errAny)) {
 			t.Errorf("Fetch(%+v) = %v, want %v", test.key, err, test.err)
 		}
 		if err != nil && strings.Contains(err.Error(), "s3cret") {
