@@ -2,6 +2,7 @@ package all
 
 import (
 	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/drivers/libvirt"
 	"github.com/micavm/mica/internal/machine/drivers/qemu"
 )
 
@@ -11,6 +12,7 @@ const Default = qemu.Name
 // Drivers makes every driver.
 func Drivers(env machine.Env) *machine.Registry {
 	return machine.NewRegistry(env,
+		machine.Factory{Name: libvirt.Name, New: libvirt.New},
 		machine.Factory{Name: qemu.Name, New: qemu.New}, // yours goes here, in alphabetical order
 	)
 }

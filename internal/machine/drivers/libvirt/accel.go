@@ -1,0 +1,78 @@
+package libvirt
+
+import (
+	"bytes"
+	"errors"
+	"os"
+
+	"github.com/micavm/mica/internal/fail"
+)
+
+// The accelerations.
+const (
+	accelAuto = "auto"
+	accelKVM  = "kvm"
+	accelTCG  = "tcg"
+)
+
+// kvmWorks says whether the daemon's KVM runs real kernels. libvirt offers KVM
+// where the device opens, which is no proof: hosts that are virtual machines
+// themselves may have one without virtualization in the processor, which gets
+// no further than the boot loader. Of another computer libvirt's word is all
+// there is.
+func (d *Driver) kvmWorks(e endpoint, caps capabilities) error {
+	if !caps.kvm {
+		return fail.New(fail.HostLacks, "KVM is not usable: libvirt at %s does not offer it", e.uri).
+			Hint("switch virtualization on in the firmware, load kvm_intel or kvm_amd, and let libvirt's users open /dev/kvm").
+			Hint("or pass --accel tcg to run by emulation, several times slower")
+	}
+	if e.remote() {
+		return nil
+	}
+	return d.virtualizes()
+}
+
+// virtualizes says whether this computer's processor has virtualization.
+func (d *Driver) virtualizes() error {
+	info, err := os.ReadFile(d.cpuinfo)
+	if err != nil {
+		return fail.New(fail.HostLacks, "KVM is not usable: %w", err)
+	}
+	for line := range bytes.Lines(info) {
+		if !bytes.HasPrefix(line, []byte("flags")) {
+			continue
+		}
+		for _, flag := range bytes.Fields(line) {
+			if string(flag) == "vmx" || string(flag) == "svm" {
+				return nil
+			}
+		}
+		break
+	}
+	return fail.New(fail.HostLacks, "KVM is not usable: the processor offers no virtualization (vmx, svm)").
+		Hint("pass --accel tcg to run by emulation, several times slower")
+}
+
+// choose is the acceleration of a new machine.
+func (d *Driver) choose(e endpoint, caps capabilities, asked string) (string, error) {
+	if !caps.emulates {
+		return "", fail.New(fail.HostLacks, "libvirt at %s has no QEMU for x86_64", e.uri).
+			Hint("install it there: package qemu-system-x86 on Debian and Ubuntu, qemu-kvm on Fedora and RHEL")
+	}
+	switch asked {
+	case accelKVM:
+		if !caps.kvm {
+			return "", d.kvmWorks(e, caps)
+		}
+		return accelKVM, nil
+	case accelTCG:
+		return accelTCG, nil
+	}
+	if d.kvmWorks(e, caps) == nil {
+		return accelKVM, nil
+	}
+	return accelTCG, nil
+}
+
+// errInternal says that the accelerator gave up on the guest.
+var errInternal = errors.New("the virtual processor stopped with an internal error")

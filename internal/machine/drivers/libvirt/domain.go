@@ -1,0 +1,232 @@
+package libvirt
+
+import (
+	"crypto/sha256"
+	"encoding/xml"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"libvirt.org/go/libvirtxml"
+
+	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/machine"
+)
+
+const (
+	// namespace marks Mica's element in a domain's metadata.
+	namespace = "https://github.com/micavm/mica/machine/1"
+
+	networkNAT = "nat"
+	netID      = "mica0"
+	// The user network's card sits where libvirt, which does not see it, puts
+	// nothing: it fills the bus from both ends.
+	netSlot = "0x10"
+
+	serialOfDisk = "mica-disk" // by which the guest knows its disk
+)
+
+// domainName is the domain's name: readable, and unlike any other user's.
+func domainName(s machine.Spec) string {
+	id, _, _ := strings.Cut(s.ID, "-")
+	return "mica-" + s.Name + "-" + id
+}
+
+// userNet reports whether the machine has QEMU's user network.
+func userNet(s machine.Spec) bool { return s.Network == "" || s.Network == networkNAT }
+
+// media are the paths of a machine's files, as its QEMU sees them.
+type media struct {
+	image, config, disk, log string
+}
+
+// domainXML describes the machine to libvirt.
+func domainXML(s machine.Spec, m media, o options, accel string) (string, error) {
+	d := &libvirtxml.Domain{
+		Type:     "qemu",
+		Name:     domainName(s),
+		UUID:     s.ID,
+		Title:    "Mica machine " + s.Name,
+		Metadata: &libvirtxml.DomainMetadata{XML: fmt.Sprintf(`<mica:machine xmlns:mica=%q name=%q/>`, namespace, s.Name)},
+		Memory:   &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
+		VCPU:     &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
+		OS:       &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"}},
+		Features: &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
+		// The best processor there is. Five-level paging only slows emulation.
+		CPU: &libvirtxml.DomainCPU{
+			Mode: "maximum", Check: "none",
+			Features: []libvirtxml.DomainCPUFeature{{Policy: "disable", Name: "la57"}},
+		},
+		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
+		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "preserve",
+		Devices: &libvirtxml.DomainDeviceList{
+			Disks:       disks(s, m),
+			Serials:     []libvirtxml.DomainSerial{serial(m.log)},
+			Videos:      []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "vga"}}},
+			Controllers: []libvirtxml.DomainController{{Type: "usb", Model: "none"}},
+			MemBalloon:  &libvirtxml.DomainMemBalloon{Model: "none"},
+			RNGs: []libvirtxml.DomainRNG{{
+				Model:   "virtio",
+				Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}},
+			}},
+			Filesystems: filesystems(s, o),
+		},
+	}
+	if accel == accelKVM {
+		d.Type, d.CPU = "kvm", &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none"}
+	}
+	if o.firmware == firmwareUEFI {
+		// Left alone, libvirt takes the build with Secure Boot, which says nothing
+		// when it refuses a loader.
+		d.OS.Firmware = "efi"
+		d.OS.FirmwareInfo = &libvirtxml.DomainOSFirmwareInfo{Features: []libvirtxml.DomainOSFirmwareFeature{
+			{Enabled: "no", Name: "secure-boot"}, {Enabled: "no", Name: "enrolled-keys"},
+		}}
+	}
+	if userNet(s) {
+		d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{Args: []libvirtxml.DomainQEMUCommandlineArg{
+			{Value: "-netdev"}, {Value: netdev(s)},
+			{Value: "-device"}, {Value: "virtio-net-pci,netdev=" + netID + ",id=net-" + netID + ",romfile=,mac=" + mac(s.ID) + ",bus=pcie.0,addr=" + netSlot},
+		}}
+	} else {
+		d.Devices.Interfaces = []libvirtxml.DomainInterface{{
+			MAC:    &libvirtxml.DomainInterfaceMAC{Address: mac(s.ID)},
+			Source: &libvirtxml.DomainInterfaceSource{Network: &libvirtxml.DomainInterfaceSourceNetwork{Network: s.Network}},
+			Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
+			ROM:    &libvirtxml.DomainROM{Enabled: "no"},
+		}}
+	}
+	if s.Display == "vnc" {
+		const local = "127.0.0.1"
+		d.Devices.Graphics = []libvirtxml.DomainGraphic{{VNC: &libvirtxml.DomainGraphicVNC{
+			AutoPort: "yes", Listen: local,
+			Listeners: []libvirtxml.DomainGraphicListener{{Address: &libvirtxml.DomainGraphicListenerAddress{Address: local}}},
+		}}}
+		if s.Clipboard {
+			d.Devices.Channels = []libvirtxml.DomainChannel{{
+				Source: &libvirtxml.DomainChardevSource{QEMUVDAgent: &libvirtxml.DomainChardevSourceQEMUVDAgent{
+					ClipBoard: &libvirtxml.DomainChardevSourceQEMUVDAgentClipBoard{CopyPaste: "yes"},
+				}},
+				Target: &libvirtxml.DomainChannelTarget{VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: "com.redhat.spice.0"}},
+			}}
+		}
+	}
+	if o.shares == sharesVirtio && len(s.Shares) > 0 {
+		d.MemoryBacking = &libvirtxml.DomainMemoryBacking{
+			MemorySource: &libvirtxml.DomainMemorySource{Type: "memfd"},
+			MemoryAccess: &libvirtxml.DomainMemoryAccess{Mode: "shared"},
+		}
+	}
+	if s.ExecutionCap > 0 && s.ExecutionCap < 100 {
+		const period = 100000 // microseconds
+		d.CPUTune = &libvirtxml.DomainCPUTune{
+			Period: &libvirtxml.DomainCPUTunePeriod{Value: period},
+			Quota:  &libvirtxml.DomainCPUTuneQuota{Value: period / 100 * int64(s.ExecutionCap)},
+		}
+	}
+	return d.Marshal()
+}
+
+func disks(s machine.Spec, m media) []libvirtxml.DomainDisk {
+	file := func(path string) *libvirtxml.DomainDiskSource {
+		return &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}}
+	}
+	cdrom := func(path, target string) libvirtxml.DomainDisk {
+		return libvirtxml.DomainDisk{
+			Device: "cdrom", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"}, Source: file(path),
+			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: "sata"}, ReadOnly: &libvirtxml.DomainDiskReadOnly{},
+		}
+	}
+	disk := func(path, format, target string) libvirtxml.DomainDisk {
+		return libvirtxml.DomainDisk{
+			Device: "disk", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: format, Discard: "unmap"}, Source: file(path),
+			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: "virtio"},
+		}
+	}
+	data := disk(m.disk, "qcow2", "vda")
+	data.Serial = serialOfDisk
+	data.Boot = &libvirtxml.DomainDeviceBoot{Order: 2}
+	image := cdrom(m.image, "sda")
+	if s.Image.Format != "" {
+		image = disk(m.image, s.Image.Format, "vdb")
+	}
+	image.Boot = &libvirtxml.DomainDeviceBoot{Order: 1}
+	return []libvirtxml.DomainDisk{image, cdrom(m.config, "sdb"), data}
+}
+
+func serial(log string) libvirtxml.DomainSerial {
+	port := uint(0)
+	return libvirtxml.DomainSerial{
+		Source: &libvirtxml.DomainChardevSource{Pty: &libvirtxml.DomainChardevSourcePty{}},
+		Target: &libvirtxml.DomainSerialTarget{Port: &port},
+		// Appended to, since going on from saved memory opens it again; each boot
+		// begins a fresh file.
+		Log: &libvirtxml.DomainChardevLog{File: log, Append: "on"},
+	}
+}
+
+func filesystems(s machine.Spec, o options) []libvirtxml.DomainFilesystem {
+	var all []libvirtxml.DomainFilesystem
+	for _, share := range s.Shares {
+		fs := libvirtxml.DomainFilesystem{
+			// Files the guest makes belong to whom QEMU runs as; links stay links.
+			AccessMode: "squash",
+			Source:     &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Dir: share.Path}},
+			Target:     &libvirtxml.DomainFilesystemTarget{Dir: share.Name},
+		}
+		if o.shares == sharesVirtio {
+			fs.AccessMode, fs.Driver = "passthrough", &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"}
+		}
+		if share.ReadOnly {
+			fs.ReadOnly = &libvirtxml.DomainFilesystemReadOnly{}
+		}
+		all = append(all, fs)
+	}
+	return all
+}
+
+// netdev is QEMU's description of the user network.
+func netdev(s machine.Spec) string {
+	var b strings.Builder
+	b.WriteString("user,id=" + netID + ",hostname=" + s.Hostname())
+	for _, f := range s.Forwards {
+		fmt.Fprintf(&b, ",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
+	}
+	return b.String()
+}
+
+// netdevArg finds the user network in a domain's XML, and only that: what
+// people have changed with libvirt's own tools stays.
+var netdevArg = regexp.MustCompile(`(<(?:\w+:)?arg value=)(['"])user,id=` + netID + `,[^'"]*['"]`)
+
+// withForwards returns the domain's XML with the machine's forwards as they are now.
+func withForwards(doc string, s machine.Spec) string {
+	return netdevArg.ReplaceAllString(doc, "${1}${2}"+netdev(s)+"${2}")
+}
+
+// mac is an address of QEMU's range that stays with the machine.
+func mac(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", sum[0], sum[1], sum[2])
+}
+
+// live is what is read from the XML of a domain.
+type live struct {
+	XMLName xml.Name `xml:"domain"`
+	Type    string   `xml:"type,attr"`
+	Machine struct {
+		Name string `xml:"machine,attr"`
+	} `xml:"os>type"`
+	Graphics []struct {
+		Type string `xml:"type,attr"`
+		Port int    `xml:"port,attr"`
+	} `xml:"devices>graphics"`
+}
+
+func readLive(doc string) (live, error) {
+	var l live
+	if err := xml.Unmarshal([]byte(doc), &l); err != nil {
+		return l, fail.New(fail.Failed, "reading the domain's XML: %w", err)
+	}
+	return l, nil
+}
