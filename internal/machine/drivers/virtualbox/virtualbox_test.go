@@ -1,0 +1,65 @@
+package virtualbox_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
+	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
+	"github.com/micavm/mica/internal/machine/drivertest"
+)
+
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case fakevbox.Program, fakevbox.Process:
+		os.Exit(fakevbox.Main(os.Args[0], os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// fake is a driver with a VirtualBox of its own.
+type fake struct {
+	*testing.T
+	*virtualbox.Driver
+	dir, program string
+}
+
+func newFake(t *testing.T, c fakevbox.Config) *fake {
+	t.Helper()
+	f := &fake{T: t, dir: t.TempDir()}
+	var err error
+	if f.program, err = fakevbox.Install(f.dir); err != nil {
+		t.Fatal(err)
+	}
+	f.configure(c)
+	f.Driver = virtualbox.Hasty(virtualbox.New(machine.Env{Getenv: func(name string) string {
+		return map[string]string{"MICA_VBOXMANAGE": f.program}[name]
+	}}), 30*time.Second, 20*time.Second).(*virtualbox.Driver)
+	return f
+}
+
+func (f *fake) configure(c fakevbox.Config) {
+	f.Helper()
+	if err := fakevbox.Configure(f.dir, c); err != nil {
+		f.Fatal(err)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	for _, style := range []string{fakevbox.Style72, fakevbox.Style61, fakevbox.Style52} {
+		t.Run(style, func(t *testing.T) {
+			if style != fakevbox.Style72 && testing.Short() {
+				t.Skip("the newest style runs with -short, the others in the full tier")
+			}
+			drivertest.Run(t, drivertest.Case{
+				New: func(t *testing.T) machine.Driver {
+					return newFake(t, fakevbox.Config{Style: style, Race: 3}).Driver
+				},
+				Parallel: true, Patience: 30 * time.Second,
+			})
+		})
+	}
+}
