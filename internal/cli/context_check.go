@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/delivery"
 	"github.com/micavm/mica/internal/usercontext/lint"
 )
 
@@ -36,15 +38,22 @@ A comment line "# mica:ignore I009 C001" in a context leaves rules out.`,
 				return fail.New(fail.Usage, "unknown --target %q", o.Target).Hint("use one of %s", strings.Join(slices.Sorted(maps.Keys(lint.Targets())), ", "))
 			}
 			var results []lint.Result
+			var media lint.Media
 			for _, name := range args {
-				l, err := a.loadContext(name, &password)
+				data, err := a.readFile(name)
 				if err != nil {
 					return err
 				}
-				found := lint.Check(l.Context, o)
-				if found == nil {
-					found = []usercontext.Problem{}
+				medium, broken := delivery.Read(bytes.NewReader(data), int64(len(data)))
+				l, err := a.parseContext(name, data, medium, &password)
+				if err != nil {
+					return err
 				}
+				found := []usercontext.Problem{}
+				if medium.Kind != "" {
+					found = append(found, media.Check(name, medium, broken, o.Ignore)...)
+				}
+				found = append(found, lint.Check(l.Context, o)...)
 				results = append(results, lint.Result{File: l.Name, Bytes: len(l.Raw), Findings: found})
 			}
 			if err := a.printFindings(results, output); err != nil {

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/xml"
@@ -29,6 +30,7 @@ type Found struct {
 	Instance string       `json:"instance_id,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
 	UserData []byte       `json:"-"`
+	Differ   bool         `json:"contexts_differ,omitempty"` // a config drive's two copies of the context are not one
 }
 
 // ListedFile is one file of a medium.
@@ -134,6 +136,8 @@ func (f *Found) readFAT(r io.ReaderAt, size int64) (map[string][]byte, error) {
 func (f *Found) recognise(files map[string][]byte) error {
 	if data, ok := files["openstack/latest/user_data"]; ok {
 		f.Kind, f.UserData = configDrive.Name, data
+		second, both := files["ec2/latest/user-data"]
+		f.Differ = both && !bytes.Equal(data, second)
 		var meta struct{ UUID, Hostname string }
 		if err := json.Unmarshal(files["openstack/latest/meta_data.json"], &meta); err != nil {
 			return fmt.Errorf("openstack/latest/meta_data.json: %w", err)

@@ -92,6 +92,7 @@ func examples(t testing.TB) []example {
 	return []example{
 		{"clean", "#!/bin/sh.after\n" + guard + "exit 0\n\n" + cernvm("users=u:u:"+hash) + block("cvmfs_branch=x.cern.ch"), nil},
 		{"T01 blanks between plugins", "[amiconfig]\nplugins=cernvm squid\n[cernvm]\nshell=/bin/sh\n[squid]\ncache_dir_size=1000\n", nil},
+		{"key with another name today", "#cloud-config\napt_update: true\n", []finding{{"Y002", 2, "will drop"}}},
 		{"T02 comma between plugins", "[amiconfig]\nplugins=cernvm,rootsshkeys\n[cernvm]\nshell=/bin/sh\n", []finding{{"I003", 2, "commas"}}},
 		{"T03 case of a section", "[amiconfig]\nplugins=cernvm\n[CernVM]\nshell=/bin/sh\n", []finding{{"I001", 3, "lower case"}}},
 		{"T04 continuation line", cernvm("services=a,", "  b"), []finding{{"I005", 5, "indented"}}},
@@ -225,7 +226,7 @@ func TestEveryRuleHasAnExample(t *testing.T) {
 			t.Errorf("rule %s is there twice", r.ID)
 		}
 		known[r.ID] = true
-		if !shown[r.ID] {
+		if !shown[r.ID] && r.ID != "P001" { // which contexts cannot break; see TestMedia
 			t.Errorf("rule %s has no example", r.ID)
 		}
 	}

@@ -24,6 +24,14 @@ func cloudConfigKeys() []string {
 		vendor_data2 version wireguard write_files yum_repo_dir yum_repos zypper`)
 }
 
+// deprecatedKeys are top-level keys with another name today (cloud-init 22.4:
+// cloudinit/config/schemas).
+func deprecatedKeys() map[string]string {
+	return map[string]string{
+		"apt_update": "package_update", "apt_upgrade": "package_upgrade", "apt_reboot_if_required": "package_reboot_if_required", "grub-dpkg": "grub_dpkg",
+	}
+}
+
 // checkCloudConfigs judges every cloud-config in the context.
 func (k *checker) checkCloudConfigs() {
 	for _, p := range k.context.Parts {
@@ -82,8 +90,11 @@ func (k *checker) checkCloudConfig(p usercontext.Part) {
 		known[key] = true
 	}
 	for i := 0; i+1 < len(top0.Content); i += 2 {
-		if key := top0.Content[i]; !known[key.Value] {
+		switch key := top0.Content[i]; {
+		case !known[key.Value]:
 			k.add("Y002", at(key.Line), key.Column, meant(nearest(key.Value, cloudConfigKeys())), "no module of cloud-init reads %q", key.Value)
+		case deprecatedKeys()[key.Value] != "":
+			k.add("Y002", at(key.Line), key.Column, "write "+deprecatedKeys()[key.Value], "cloud-init will drop the key %s", key.Value)
 		}
 	}
 	k.checkCloudPasswords(top0, at)

@@ -43,6 +43,7 @@ func Rules() []Rule {
 		{"M003", failure, "text behind the amiconfig part belongs to its last section", "Every line key: value that follows, also of another part, becomes an option. Put the amiconfig part last."},
 		{"M004", failure, "content that no agent takes, or takes for something else", "The part is skipped, or read by the wrong agent."},
 		{"M005", warning, "MIME detail that some reader trips over", "Mailbox lines and paths in file names are left over from mail programs."},
+		{"P001", failure, "medium that its readers pass over or take for another", "Each reader knows a medium by its label or its files, and a context that has been applied by the instance id."},
 		{"S001", failure, "script does not end with exit", "amiconfig hands the shell the whole rest of the file; without exit at the left margin it runs the sections as commands."},
 		{"S002", failure, "#! line that amiconfig does not recognise", "The script never runs on an original CernVM: the line must end in sh, sh.before or sh.after."},
 		{"S003", warning, "script that amiconfig runs twice", "A second #! line inside a here-document counts as well. Mica runs the script once."},
