@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -95,7 +94,12 @@ func NewSecret(random io.Reader) (string, error) {
 	return fmt.Sprintf("%x", b), nil
 }
 
-var goodSecret = regexp.MustCompile(`^[A-Za-z0-9_-]{22,128}$`)
+// goodSecret says whether a secret can be an element of a path, and is no guess. A
+// regular expression would cost every start of the program two milliseconds.
+func goodSecret(s string) bool {
+	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return len(s) >= 22 && len(s) <= 128 && strings.Trim(s, letters) == ""
+}
 
 // New checks the machines and makes a server.
 func New(o Options) (*Server, error) {
@@ -138,7 +142,7 @@ func New(o Options) (*Server, error) {
 			s.byAddress[m.Address] = &m
 		}
 		if m.Secret != "" {
-			if !goodSecret.MatchString(m.Secret) {
+			if !goodSecret(m.Secret) {
 				return nil, fail.New(fail.Usage, "secret of machine %q is not 22 to 128 letters, digits, hyphens and underscores", m.Name)
 			}
 			key := sha256.Sum256([]byte(m.Secret))
