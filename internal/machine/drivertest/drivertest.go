@@ -67,6 +67,12 @@ func Run(t *testing.T, c Case) {
 		{"drop saved memory", (*suite).dropSaved},
 		{"console", (*suite).console},
 		{"log", (*suite).logOfOneRun},
+		{"snapshot of a stopped machine", (*suite).snapshotOff},
+		{"snapshot of a running machine", (*suite).snapshotLive},
+		{"change", (*suite).change},
+		{"clone", (*suite).clone},
+		{"forward ports of a live machine", (*suite).setForwards},
+		{"screen", (*suite).screen},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			if c.Parallel && !strings.Contains(one.name, "port") { // ports freed by one are soon taken by another

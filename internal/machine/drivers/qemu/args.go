@@ -74,6 +74,7 @@ func (l launch) args(s machine.Spec) []string {
 		"-netdev", netdev(s), "-device", "virtio-net-pci,netdev=net0,romfile=,mac="+mac(s.ID),
 		"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
 	)
+	args = append(args, screenArgs(s)...)
 	if l.incoming {
 		args = append(args, "-incoming", "defer", "-S")
 	}

@@ -15,6 +15,8 @@
 //	serial.sock     the serial console
 //	launch.json     how the running QEMU was started
 //	state.bin       the saved memory; saved.json says how to load it
+//	snapshots/      a folder a snapshot: copies of disk.raw, state.bin, saved.json
+//	revert.json     the copies of a snapshot are whole and on their way back
 //
 // # Who lives
 //
@@ -30,6 +32,12 @@
 // when the guest stands still for good, and is renamed away after it is loaded
 // and before the guest runs.
 //
+// # Snapshots
+//
+// A snapshot is a copy of the disk, sharing blocks where the file system can,
+// and of the memory of a guest that was on. Nothing is stacked: a snapshot can
+// be deleted, or its folder lost, without any other file being worth less.
+//
 // # Hazards, all met in practice
 //
 //   - With -daemonize QEMU changes to / before it opens an image again for
@@ -41,6 +49,8 @@
 //     internal-error, silent for ever.
 //   - -sandbox spawn=deny and elevateprivileges=deny kill -daemonize.
 //   - system_powerdown succeeds whether or not the guest listens.
+//   - After it has written memory QEMU holds its disks no longer, and refuses to
+//     write memory again, until the guest has run on.
 //   - The user network accepts connections to forwarded ports before the guest
 //     does: only the other side's words prove that it is there.
 package qemu

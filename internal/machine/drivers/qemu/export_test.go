@@ -1,6 +1,15 @@
 package qemu
 
-import "github.com/micavm/mica/internal/machine"
+import (
+	"context"
+
+	"github.com/micavm/mica/internal/machine"
+)
+
+// Dump writes a guest's memory as for a snapshot, and leaves it at that.
+func Dump(ctx context.Context, d machine.Driver, i machine.Instance) error {
+	return d.(*Driver).dump(ctx, i, i.Spec.Path("dump.json"), i.Spec.Path("dump.bin"))
+}
 
 // KVM makes a driver believe that KVM is there and works.
 func KVM(d machine.Driver) machine.Driver {
@@ -12,6 +21,7 @@ func KVM(d machine.Driver) machine.Driver {
 // What is tested by itself.
 var (
 	KVMWorks = kvmWorks
+	ReadPPM  = readPPM
 	Args     = func(s machine.Spec) []string {
 		return launch{Accel: accelTCG, Machine: freshMachine, Sandbox: true}.args(s)
 	}

@@ -42,6 +42,7 @@ const (
 	statePart     = "state.part"   // being written
 	stateLoaded   = "state.loaded" // loaded; the guest may have run since
 	savedFile     = "saved.json"   // how state.bin was made
+	savedPart     = "saved.part"
 )
 
 // Driver runs machines with QEMU. It keeps nothing in memory.
@@ -61,6 +62,13 @@ var (
 	_ machine.Consoler  = (*Driver)(nil)
 	_ machine.Logger    = (*Driver)(nil)
 	_ machine.Describer = (*Driver)(nil)
+
+	_ machine.Snapshotter = (*Driver)(nil)
+	_ machine.Screener    = (*Driver)(nil)
+	_ machine.Viewer      = (*Driver)(nil)
+	_ machine.Forwarder   = (*Driver)(nil)
+	_ machine.Changer     = (*Driver)(nil)
+	_ machine.Cloner      = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_QEMU names another program than
@@ -80,7 +88,7 @@ var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)(\.\d+)?`)
 
 // Probe implements machine.Driver.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.program}
+	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC}}
 	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: 10 * time.Second})
 	if err != nil {
 		e := fail.New(fail.HostLacks, "QEMU cannot be run: %w", err)
@@ -109,6 +117,11 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 
 // Create implements machine.Driver: the config drive and the disk.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
+	return d.create(ctx, s, func(path string) error { return makeDisk(path, s.DiskMiB*mebi) })
+}
+
+// create makes a machine with the disk that disk makes.
+func (d *Driver) create(ctx context.Context, s machine.Spec, disk func(path string) error) (machine.Instance, error) {
 	if err := checkAccel(s.Accel); err != nil {
 		return machine.Instance{}, err
 	}
@@ -125,7 +138,7 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 		return machine.Instance{}, err
 	}
 	u.Add("disk", remove(diskFile))
-	if err := makeDisk(s.Path(diskFile), s.DiskMiB*mebi); err != nil {
+	if err := disk(s.Path(diskFile)); err != nil {
 		return machine.Instance{}, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -179,9 +192,9 @@ func (d *Driver) Destroy(ctx context.Context, i machine.Instance) error {
 	if err := end(ctx, dir); err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{os.RemoveAll(filepath.Join(dir, snapshotsDir))}
 	for _, name := range []string{
-		stateFile, statePart, stateLoaded, savedFile, launchFile, consoleLock, consoleFile, lastConsole,
+		revertFile, diskPart, savedPart, stateFile, statePart, stateLoaded, savedFile, launchFile, consoleLock, consoleFile, lastConsole,
 		controlSocket, statusSocket, serialSocket, pidFile, configFile, diskFile,
 	} {
 		errs = append(errs, removeFile(filepath.Join(dir, name)))
@@ -245,9 +258,15 @@ func (d *Driver) ask(ctx context.Context, i machine.Instance, socket string) (st
 
 // atRest is the state of a machine without a process.
 func atRest(i machine.Instance) machine.State {
+	var to snapshot
+	reverted := readJSON(i.Spec.Path(revertFile), &to) == nil
 	switch {
 	case !exists(i, diskFile):
 		return machine.Absent
+	case reverted && to.Memory:
+		return machine.Saved
+	case reverted:
+		return machine.Stopped
 	case exists(i, stateFile):
 		return machine.Saved
 	}

@@ -59,7 +59,11 @@ func (d *Driver) settle(ctx context.Context, i machine.Instance) (machine.State,
 	if err != nil {
 		return "", err
 	}
-	if pid != 0 {
+	if pid == 0 {
+		if err := finishRevert(i); err != nil {
+			return "", err
+		}
+	} else {
 		status, err := d.ask(ctx, i, controlSocket)
 		if err != nil {
 			return "", fail.New(fail.Failed, "qemu (process %d) does not answer: %w", pid, err).Hint("power it off first")
@@ -84,7 +88,7 @@ func (d *Driver) settle(ctx context.Context, i machine.Instance) (machine.State,
 // boot starts the machine from off.
 func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	s := i.Spec
-	for _, name := range []string{stateLoaded, statePart, savedFile} {
+	for _, name := range []string{stateLoaded, statePart, savedFile, savedPart, diskPart} {
 		if err := removeFile(s.Path(name)); err != nil {
 			return err
 		}

@@ -20,6 +20,9 @@ func (d *Driver) Stop(ctx context.Context, i machine.Instance, how machine.StopM
 	if err := end(ctx, i.Spec.Dir); err != nil {
 		return err
 	}
+	if err := finishRevert(i); err != nil {
+		return err
+	}
 	return errors.Join(removeFile(i.Spec.Path(stateFile)), removeFile(i.Spec.Path(statePart)), removeFile(i.Spec.Path(savedFile)))
 }
 
@@ -89,37 +92,31 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 
 // unsave lets the guest run on after its memory could not be saved.
 func (d *Driver) unsave(ctx context.Context, i machine.Instance, before machine.State) error {
-	err := removeFile(i.Spec.Path(statePart))
-	m, cerr := connect(ctx, i.Spec.Dir, controlSocket)
-	if cerr != nil {
-		return errors.Join(err, fmt.Errorf("letting it run on: %w", cerr))
-	}
-	defer m.close()
-	_ = m.call(ctx, "migrate_cancel", nil, nil)
-	for { // what is under way ends first
-		if _, over, merr := m.migration(ctx); over || merr != nil {
-			break
-		}
-		time.Sleep(migrationPoll)
-	}
-	if before == machine.Running {
-		if cerr := m.call(ctx, "cont", nil, nil); cerr != nil {
-			err = errors.Join(err, fmt.Errorf("letting it run on: %w", cerr))
-		}
-	}
-	return err
+	return errors.Join(removeFile(i.Spec.Path(statePart)), d.goOn(ctx, i, before))
 }
 
 // write stops the guest and writes its memory to state.bin, whole or not.
 func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 	s := i.Spec
-	m, err := connect(ctx, s.Dir, controlSocket)
+	if err := d.dump(ctx, i, s.Path(savedFile), s.Path(statePart)); err != nil {
+		return err
+	}
+	if err := os.Rename(s.Path(statePart), s.Path(stateFile)); err != nil {
+		return err
+	}
+	return syncDir(s.Dir)
+}
+
+// dump stops the guest and writes its memory to the file named state, and how
+// it was made to the one named saved. QEMU has let go of its disks then.
+func (d *Driver) dump(ctx context.Context, i machine.Instance, saved, state string) error {
+	m, err := connect(ctx, i.Spec.Dir, controlSocket)
 	if err != nil {
 		return err
 	}
 	defer m.close()
 	l := launch{Layout: layout}
-	if err := readJSON(s.Path(launchFile), &l); err != nil {
+	if err := readJSON(i.Spec.Path(launchFile), &l); err != nil {
 		// The command that started it was killed just before writing this down.
 		if l.Accel, err = accelOf(ctx, m); err != nil {
 			return err
@@ -128,13 +125,20 @@ func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 			return err
 		}
 	}
-	if err := writeJSON(s.Path(savedFile), l); err != nil {
+	if err := writeJSON(saved, l); err != nil {
 		return err
+	}
+	if status, err := m.status(ctx); err == nil && status == "postmigrate" {
+		// A command was killed after it had written memory for a snapshot. QEMU
+		// writes none twice without running in between.
+		if err := m.call(ctx, "cont", nil, nil); err != nil {
+			return err
+		}
 	}
 	if err := m.call(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(s.Path(statePart), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(state, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -151,13 +155,7 @@ func (d *Driver) write(ctx context.Context, i machine.Instance) error {
 	if err := m.migrated(ctx); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(s.Path(statePart), s.Path(stateFile)); err != nil {
-		return err
-	}
-	return syncDir(s.Dir)
+	return f.Sync()
 }
 
 func syncDir(dir string) error {

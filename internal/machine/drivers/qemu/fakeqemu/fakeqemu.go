@@ -44,7 +44,7 @@ func Main(args []string) int {
 	if err == nil && os.Getenv(child) == "" {
 		return daemonize()
 	}
-	v := &vm{options: o, fault: os.Getenv("MICA_FAKE_QEMU"), status: "running", fds: map[string]*os.File{}}
+	v := &vm{options: o, fault: os.Getenv("MICA_FAKE_QEMU"), status: "running", fds: map[string]*os.File{}, ports: map[string]net.Listener{}}
 	if err == nil {
 		err = v.setUp()
 	}
@@ -103,7 +103,7 @@ var known = map[string]bool{ // whether it takes a value
 	"-name": true, "-uuid": true, "-nodefaults": false, "-no-user-config": false, "-display": true, "-machine": true,
 	"-accel": true, "-cpu": true, "-smp": true, "-m": true, "-rtc": true, "-pidfile": true, "-daemonize": false,
 	"-sandbox": true, "-chardev": true, "-mon": true, "-serial": true, "-blockdev": true, "-device": true,
-	"-netdev": true, "-object": true, "-incoming": true, "-S": false,
+	"-netdev": true, "-object": true, "-incoming": true, "-S": false, "-vnc": true,
 }
 
 func parse(args []string) (options, error) {
@@ -158,6 +158,7 @@ type vm struct {
 	serial  net.Conn
 	off     bool
 	monitor []net.Listener
+	ports   map[string]net.Listener // forwarded, by host address
 }
 
 var forward = regexp.MustCompile(`hostfwd=tcp:(127\.0\.0\.1:\d+)-:(\d+)`)
@@ -191,15 +192,24 @@ func (v *vm) setUp() error {
 		}
 	}
 	for _, m := range forward.FindAllStringSubmatch(v.options["-netdev"][0], -1) {
-		l, err := net.Listen("tcp", m[1]) //nolint:noctx // lives as long as the process
-		if err != nil {
-			return fmt.Errorf("-netdev %s: Could not set up host forwarding rule 'tcp:%s-:%s'", v.options["-netdev"][0], m[1], m[2])
+		if err := v.listen(m[1], m[2]); err != nil {
+			return fmt.Errorf("-netdev %s: %w", v.options["-netdev"][0], err)
 		}
-		go v.greet(l, m[2])
 	}
 	if v.options["-incoming"] != nil {
 		v.status = "inmigrate"
 	}
+	return nil
+}
+
+// listen forwards a port.
+func (v *vm) listen(address, guestPort string) error {
+	l, err := net.Listen("tcp", address) //nolint:noctx // lives as long as the process
+	if err != nil {
+		return fmt.Errorf("Could not set up host forwarding rule 'tcp:%s-:%s'", address, guestPort) //nolint:staticcheck // QEMU's words
+	}
+	v.ports[address] = l
+	go v.greet(l, guestPort)
 	return nil
 }
 

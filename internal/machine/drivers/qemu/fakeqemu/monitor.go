@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,8 +110,10 @@ func (v *vm) execute(r request, file func() *os.File) (any, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	var args struct {
-		Path, Property, Fdname, URI string
-		Bandwidth                   int64 `json:"max-bandwidth"`
+		Path, Property, Fdname, URI, Filename string
+
+		Bandwidth int64  `json:"max-bandwidth"`
+		Line      string `json:"command-line"`
 	}
 	if len(r.Arguments) > 0 {
 		dec := json.NewDecoder(bytes.NewReader(r.Arguments))
@@ -165,8 +168,42 @@ func (v *vm) execute(r request, file func() *os.File) (any, error) {
 		return object{}, v.migrate(args.URI)
 	case "migrate-incoming":
 		return object{}, v.load(args.URI)
+	case "human-monitor-command":
+		return v.human(args.Line), nil
+	case "query-vnc":
+		if v.options["-vnc"] == nil {
+			return object{"enabled": false}, nil
+		}
+		return object{"enabled": true, "host": "127.0.0.1", "service": "5999"}, nil
+	case "screendump":
+		if v.options["-vnc"] == nil {
+			return nil, errors.New("There is no console to take a screendump from") //nolint:staticcheck // QEMU's words
+		}
+		// Two by one points: red and blue.
+		return object{}, os.WriteFile(args.Filename, []byte("P6\n2 1\n255\n\xff\x00\x00\x00\x00\xff"), 0o600)
 	}
 	return nil, errors.New("The command " + r.Execute + " has not been found")
+}
+
+var hostfwd = regexp.MustCompile(`^hostfwd_(add|remove) net0 tcp:(127\.0\.0\.1:\d+)(?:-:(\d+))?$`)
+
+// human runs a command of the monitor for people.
+func (v *vm) human(line string) string {
+	m := hostfwd.FindStringSubmatch(line)
+	switch {
+	case m == nil:
+		return "unknown command: '" + line + "'\r\n"
+	case m[1] == "add":
+		if err := v.listen(m[2], m[3]); err != nil {
+			return err.Error() + "\r\n"
+		}
+		return ""
+	case v.ports[m[2]] == nil:
+		return "host forwarding rule for tcp:" + m[2] + " not found\r\n"
+	}
+	_ = v.ports[m[2]].Close()
+	delete(v.ports, m[2])
+	return "host forwarding rule for tcp:" + m[2] + " removed\r\n"
 }
 
 func (v *vm) fd(uri string) (*os.File, error) {
@@ -185,6 +222,9 @@ func (v *vm) migrate(uri string) error {
 		return err
 	}
 	defer f.Close()
+	if v.status == "postmigrate" {
+		return errors.New("Can't migrate the vm that was paused due to previous migration") //nolint:staticcheck // QEMU's words
+	}
 	v.moved = "failed"
 	for _, image := range v.images {
 		if !filepath.IsAbs(image) {
