@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 scripts/demo-assets.sh
 echo "== sizes"
 ls -l build/demo/mica.iso bin/mica-guest | awk '{print $5, $9}'
+echo "== context"
+bench/context.sh
 echo "== boot"
 bench/boot.sh "${BENCH_RUNS:-1}"
 echo "== library"
