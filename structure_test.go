@@ -78,6 +78,7 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 var floors = [][]string{
 	{"cmd"},
 	{"internal/cli", "internal/boot", "internal/update"},
+	{"internal/launch"},
 	{"internal/machine", "internal/store"},
 	{"internal/image", "internal/usercontext"},
 	{"cvmfs"},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -37,8 +36,11 @@ type app struct {
 // the exit code. It prints the error itself. Under the name of a program that
 // Mica replaces it answers as that one does.
 func Main(ctx context.Context, stdio IO, args []string) int {
-	if filepath.Base(args[0]) == "amiconfig-mime" {
+	switch programName(args[0]) {
+	case "amiconfig-mime":
 		return multipart.Main(stdio.Out, stdio.Err, args)
+	case "cernvm-launch":
+		return cernvmLaunch(ctx, stdio, slog.New(slog.DiscardHandler), args[1:])
 	}
 	err := New(stdio, args).ExecuteContext(ctx)
 	if err == nil {
@@ -111,6 +113,7 @@ func commands(a *app) []*cobra.Command {
 		newDestroy(a),
 		newGC(a),
 		newImage(a),
+		newLaunch(a),
 		newMetadata(a),
 		newContext(a),
 		newRepo(a),
