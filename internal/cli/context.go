@@ -36,7 +36,7 @@ machine. FILE may be - for standard input.`,
 	cmd.AddCommand(
 		newContextNew(a), newContextCheck(a), newContextRules(a), newContextExplain(a), newContextInspect(a),
 		newContextSimulate(a), newContextDiff(a), newContextConvert(a), newContextMIME(a), newContextSplit(a),
-		newContextEncrypt(a), newContextDecrypt(a), newContextISO(a), newContextDrive(a), newContextFloppy(a),
+		newContextEncrypt(a), newContextDecrypt(a), newContextPair(a), newContextISO(a), newContextDrive(a), newContextFloppy(a),
 	)
 	return cmd
 }

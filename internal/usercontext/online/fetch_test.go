@@ -213,3 +213,39 @@ func FuzzOpenAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestPair(t *testing.T) {
+	s := &site{t: t, secrets: map[string]string{"locked": "s3cret", "123455": "s3cret"}, contexts: map[string]string{
+		"open": plainContext, "123456": plainContext, "locked": plainContext, "123455": plainContext,
+	}}
+	server := httptest.NewTLSServer(s)
+	defer server.Close()
+	elsewhere := httptest.NewTLSServer(http.RedirectHandler(server.URL+"/api/context", http.StatusFound))
+	defer elsewhere.Close()
+	for _, test := range []struct {
+		site, text, password string
+		asked, found         bool
+	}{
+		{server.URL, "open", "", false, true},
+		{server.URL, "123 456", "", false, true},
+		{server.URL, "locked", "s3cret", true, true},
+		{server.URL, "locked", "wrong", true, false},
+		{server.URL, "123455", "s3cret", true, true},
+		{server.URL, "123455", "", true, false},
+		{server.URL, "none", "", false, false},
+		{server.URL, "a/b", "", false, false},
+		{elsewhere.URL, "open", "", false, false},
+	} {
+		asked := false
+		f, err := Pair(t.Context(), test.site, test.text, Through(server.Client()), func() (string, error) { asked = true; return test.password, nil })
+		if (err == nil) != test.found || asked != test.asked || test.found && len(f.UserData) == 0 {
+			t.Errorf("Pair(%s, %q) = %+v, %v, asked for a password %v; want %+v", test.site, test.text, f, err, asked, test)
+		}
+		if err != nil && !strings.Contains(err.Error(), "answers") && (len(fail.Hints(err)) == 0 || !fail.Is(err, fail.Usage) && !fail.Is(err, fail.NotFound)) {
+			t.Errorf("Pair(%q): %v has no remedy", test.text, err)
+		}
+	}
+	if n, err := Pair(t.Context(), server.URL, "locked", Through(server.Client()), func() (string, error) { return "", errAny }); !errors.Is(err, errAny) {
+		t.Errorf("Pair without a terminal = %+v, %v", n, err)
+	}
+}
