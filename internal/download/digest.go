@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
+	"net/url"
 	"os"
 	"strings"
 
@@ -20,13 +20,14 @@ const maxDigestFile = 64 << 10
 // limit bytes.
 func (c *Client) Text(ctx context.Context, address string, limit int64) ([]byte, error) {
 	r := Request{URL: address}
-	if path, ok := strings.CutPrefix(address, "file://"); ok {
-		f, err := os.Open(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fail.New(fail.NotFound, "downloading %s: %w", address, err)
-		}
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fail.New(fail.Usage, "reading URL %q: %w", address, err)
+	}
+	if u.Scheme == "file" {
+		f, err := openURL(r, u)
 		if err != nil {
-			return nil, fmt.Errorf("downloading %s: %w", address, err)
+			return nil, err
 		}
 		defer f.Close()
 		return short(f, address, limit)

@@ -303,20 +303,14 @@ func (c *Client) explain(ctx context.Context, r Request, err error) error {
 
 // copy serves file:// URLs, all or nothing.
 func (c *Client) copy(ctx context.Context, r Request, u *url.URL) (Result, error) {
-	if u.Host != "" && u.Host != "localhost" {
-		return Result{}, fail.New(fail.Usage, "cannot fetch %q: a file URL names no other computer", r.URL).Hint("write file:///path")
-	}
-	src, err := os.Open(filepath.FromSlash(u.Path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return Result{}, fail.New(fail.NotFound, "downloading %s: %w", r.URL, err)
-	}
+	src, err := openURL(r, u)
 	if err != nil {
-		return Result{}, fmt.Errorf("downloading %s: %w", r.URL, err)
+		return Result{}, err
 	}
 	defer src.Close()
 	info, err := src.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return Result{}, fail.New(fail.Usage, "downloading %s: it is no file", r.URL)
+	if err != nil {
+		return Result{}, fmt.Errorf("downloading %s: %w", r.URL, err)
 	}
 	if r.Max > 0 && info.Size() > r.Max {
 		return Result{}, tooLarge(r, info.Size())
@@ -336,6 +330,25 @@ func (c *Client) copy(ctx context.Context, r Request, u *url.URL) (Result, error
 		return Result{}, fail.New(fail.Unverified, "downloading %s: the digest is %s, not %s", r.URL, got.SHA256, r.SHA256)
 	}
 	return got, dst.Commit()
+}
+
+// openURL opens the plain file that a file URL names.
+func openURL(r Request, u *url.URL) (*os.File, error) {
+	if u.Host != "" && u.Host != "localhost" {
+		return nil, fail.New(fail.Usage, "cannot fetch %q: a file URL names no other computer", r.URL).Hint("write file:///path")
+	}
+	f, err := os.Open(filepath.FromSlash(u.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fail.New(fail.NotFound, "downloading %s: %w", r.URL, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("downloading %s: %w", r.URL, err)
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, fail.New(fail.Usage, "downloading %s: it is no file", r.URL)
+	}
+	return f, nil
 }
 
 func tooLarge(r Request, size int64) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,7 +50,7 @@ func newDesk(t *testing.T) *desk {
 		t.Fatal(err)
 	}
 	d.env["MICA_LAUNCH_HOME"], d.env["MICA_VBOXMANAGE"] = d.home, program
-	d.env["MICA_LAUNCH_IMAGE_SERVER"] = "file://" + d.release(drivertest.BootISO(drivertest.Guest{Says: "hello\r\n"}))
+	d.env["MICA_LAUNCH_IMAGE_SERVER"] = fileURL(d.release(drivertest.BootISO(drivertest.Guest{Says: "hello\r\n"})))
 	d.drivers = machine.NewRegistry(machine.Env{Getenv: d.getenv}, machine.Factory{Name: virtualbox.Name, New: virtualbox.New})
 	d.write("UD", "[amiconfig]\nplugins=cernvm\n")
 	d.write(".cernvm-launch.conf", "sharedFolder="+d.home+"\nlaunchHomeFolder="+d.home+"\napiPort=22\ncernvmVersion=latest\ncpus=1\nmemory=64\ndisk=64\nexecutionCap=100\nflags=5\n")
@@ -60,6 +61,8 @@ func newDesk(t *testing.T) *desk {
 	})
 	return d
 }
+
+func fileURL(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
 
 func (d *desk) getenv(name string) string { return d.env[name] }
 

@@ -64,6 +64,7 @@ func (s *session) states(ctx context.Context, all []*record) ([]machine.State, e
 	var failed []error
 	for n, r := range all {
 		if errs[n] != nil {
+			states[n] = ""
 			failed = append(failed, fmt.Errorf("%s: %w", r.name(), errs[n]))
 		}
 		if r.values[micaPhase] != "" {
