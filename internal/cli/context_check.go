@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/delivery"
@@ -18,7 +21,7 @@ import (
 func newContextCheck(a *app) *cobra.Command {
 	var o lint.Options
 	var output string
-	var werror bool
+	var werror, fix bool
 	var password passwordFlag
 	cmd := &cobra.Command{
 		Use:   "check FILE...",
@@ -29,8 +32,13 @@ misread or refuse, on Mica and on an original CernVM.
 The exit code is 0 when there are no errors, 1 when there are (or warnings, with
 --werror), 2 for a wrong command line, 4 when a file does not exist.
 
+With --fix it first changes the files where there is no doubt about what is meant:
+misspelt sections, quotes, blanks, line ends, a missing exit. It changes nothing
+that is packed or on a medium.
+
 A comment line "# mica:ignore I009 C001" in a context leaves rules out.`,
 		Example: `  mica context check examples/demo.context
+  mica context check --fix worker.context
   mica context check --target=openstack --output=sarif *.context`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -45,6 +53,11 @@ A comment line "# mica:ignore I009 C001" in a context leaves rules out.`,
 					return err
 				}
 				medium, broken := delivery.Read(bytes.NewReader(data), int64(len(data)))
+				if fix && name != "-" && medium.Kind == "" {
+					if data, err = a.fixContext(name, data, o); err != nil {
+						return err
+					}
+				}
 				l, err := a.parseContext(name, data, medium, &password)
 				if err != nil {
 					return err
@@ -73,12 +86,38 @@ A comment line "# mica:ignore I009 C001" in a context leaves rules out.`,
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&output, "output", "o", "text", "how to print: text, json or sarif")
+	flags.BoolVar(&fix, "fix", false, "change what can be changed without asking, then check")
 	flags.BoolVar(&werror, "werror", false, "fail for warnings, too")
 	flags.StringSliceVar(&o.Ignore, "ignore", nil, "rules to leave out, such as I009,C001")
 	flags.StringVar(&o.Target, "target", "", "platform that will deliver the context: azure, cloudstack, ec2, gce or openstack")
 	flags.BoolVar(&o.CloudInit, "cloud-init", false, "the operating system runs cloud-init as well")
 	password.add(cmd)
 	return cmd
+}
+
+// fixContext replaces a file by what lint.Fix makes of it.
+func (a *app) fixContext(name string, data []byte, o lint.Options) ([]byte, error) {
+	fixed, gone := lint.Fix(name, data, o)
+	if len(gone) == 0 {
+		return data, nil
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("fixing %s: %w", name, err)
+	}
+	target, err := filepath.EvalSymlinks(name) // the file is replaced, not a link to it
+	if err != nil {
+		return nil, fmt.Errorf("fixing %s: %w", name, err)
+	}
+	if err := atomicfile.Write(target, fixed, info.Mode().Perm()); err != nil {
+		return nil, err
+	}
+	for _, p := range gone {
+		if _, err := fmt.Fprintf(a.Err, "%s:%d: fixed: %s [%s]\n", name, p.Line, p.Text, p.Rule); err != nil {
+			return nil, err
+		}
+	}
+	return fixed, nil
 }
 
 func (a *app) printFindings(results []lint.Result, output string) error {
