@@ -92,9 +92,9 @@ func checkBootImage(path string) error {
 
 // adoptImage gives the machine its boot image: a hard link to a copy kept by
 // content, so that a thousand machines hold one copy and rebuilding the
-// original changes none of them.
-func (f *Fleet) adoptImage(ctx context.Context, s Spec) (Image, error) {
-	src, err := os.Open(s.Image.Path)
+// original changes none of them. It is read at path; where it came from stays.
+func (f *Fleet) adoptImage(ctx context.Context, s Spec, path string) (Image, error) {
+	src, err := os.Open(path)
 	if err != nil {
 		return Image{}, fmt.Errorf("opening boot image: %w", err)
 	}
@@ -102,7 +102,7 @@ func (f *Fleet) adoptImage(ctx context.Context, s Spec) (Image, error) {
 	h := sha256.New()
 	size, err := io.Copy(h, reader{ctx, src})
 	if err != nil {
-		return Image{}, fmt.Errorf("reading boot image %s: %w", s.Image.Path, err)
+		return Image{}, fmt.Errorf("reading boot image %s: %w", path, err)
 	}
 	image := Image{Path: s.Image.Path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Verified: s.Image.Verified}
 	kept := filepath.Join(f.Home.bootCache(), image.SHA256+".iso")

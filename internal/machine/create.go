@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/google/uuid"
 
@@ -83,6 +84,12 @@ func (f *Fleet) Create(ctx context.Context, o Order) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	return f.build(ctx, o, driver, o.Spec.Image.Path, func(s Spec) (Instance, error) { return driver.Create(ctx, s) })
+}
+
+// build makes the machine from the reserved name to the start; instance is the
+// driver's part, image where the boot image is.
+func (f *Fleet) build(ctx context.Context, o Order, driver Driver, image string, instance func(Spec) (Instance, error)) (*Record, error) {
 	h, err := f.reserve(ctx, o)
 	if err != nil {
 		return nil, noSpace(err)
@@ -92,7 +99,7 @@ func (f *Fleet) Create(ctx context.Context, o Order) (*Record, error) {
 	u := undo.New(f.log())
 	defer u.Run(ctx)
 	u.Add("machine "+o.Spec.Name, func(ctx context.Context) error { return f.clear(ctx, h, h.spec().Dir) })
-	if err := f.furnish(ctx, h, o); err != nil {
+	if err := f.furnish(ctx, h, o, image, instance); err != nil {
 		return nil, noSpace(fmt.Errorf("creating %q: %w", o.Spec.Name, err))
 	}
 	if !o.Off {
@@ -194,7 +201,7 @@ func (f *Fleet) evict(ctx context.Context, name string) error {
 }
 
 // furnish fills the reserved folder and makes the instance.
-func (f *Fleet) furnish(ctx context.Context, h *held, o Order) error {
+func (f *Fleet) furnish(ctx context.Context, h *held, o Order, boot string, maker func(Spec) (Instance, error)) error {
 	sink := progress.Or(f.Progress)
 	spec := h.spec()
 	if err := f.note(h.Record, "key pair", keyFile); err != nil {
@@ -210,11 +217,16 @@ func (f *Fleet) furnish(ctx context.Context, h *held, o Order) error {
 	if err := atomicfile.Write(spec.Path(contextFile), o.Spec.Context, 0o600); err != nil {
 		return err
 	}
+	if len(o.Spec.PublicKeys) > 0 { // a clone of the machine gets them, too
+		if err := atomicfile.Write(spec.Path(keysFile), []byte(strings.Join(o.Spec.PublicKeys, "\n")+"\n"), 0o600); err != nil {
+			return err
+		}
+	}
 	if err := f.note(h.Record, "boot image", o.Spec.Image.Path); err != nil {
 		return err
 	}
 	sink.Emit(progress.Event{ID: spec.Name, Phase: "taking the boot image"})
-	image, err := f.adoptImage(ctx, spec)
+	image, err := f.adoptImage(ctx, spec, boot)
 	if err != nil {
 		return err
 	}
@@ -225,7 +237,7 @@ func (f *Fleet) furnish(ctx context.Context, h *held, o Order) error {
 	}
 	order := spec
 	order.Context, order.PublicKeys = o.Spec.Context, append([]string{public}, o.Spec.PublicKeys...)
-	instance, err := h.driver.Create(ctx, order)
+	instance, err := maker(order)
 	if err != nil {
 		return err
 	}

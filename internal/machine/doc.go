@@ -12,6 +12,7 @@
 //	machines/NAME/lock          flock(2), with the holder's process id inside
 //	machines/NAME/context       the context as it was given, 0600
 //	machines/NAME/id_ed25519    the machine's key pair, and known_hosts
+//	machines/NAME/authorized_keys  public keys besides the machine's own
 //	machines/NAME/image.iso     hard link to the boot image's content
 //	machines/NAME/...           whatever the driver keeps
 //	cache/boot/SHA256.iso       boot images in use, by content

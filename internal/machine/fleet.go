@@ -197,6 +197,10 @@ func (f *Fleet) hold(ctx context.Context, name string) (*held, error) {
 		l.unlock()
 		return nil, err
 	}
+	if err := f.finishChange(ctx, h); err != nil {
+		l.unlock()
+		return nil, err
+	}
 	return h, nil
 }
 
@@ -425,44 +429,4 @@ func (f *Fleet) clear(ctx context.Context, h *held, dir string) error {
 		return fmt.Errorf("removing the folder of %q: %w", name, err)
 	}
 	return nil
-}
-
-// Console opens the machine's serial console; closing it is the caller's.
-func (f *Fleet) Console(ctx context.Context, name string) (io.ReadWriteCloser, error) {
-	m, err := f.Get(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	if m.State == Unknown || m.Record == nil {
-		return nil, m.Err
-	}
-	if _, err := m.State.Allows(name, DoConsole); err != nil {
-		return nil, err
-	}
-	d, err := f.Drivers.Get(m.Record.spec().Driver)
-	if err != nil {
-		return nil, err
-	}
-	c, ok := d.(Consoler)
-	if !ok {
-		return nil, fail.New(fail.Usage, "driver %q offers no console", m.Record.spec().Driver)
-	}
-	return c.Console(ctx, m.Record.Instance)
-}
-
-// Describe returns what the driver can say of a machine, as far as it can.
-func (f *Fleet) Describe(ctx context.Context, m Machine) map[string]string {
-	d, err := f.Drivers.Get(m.Record.spec().Driver)
-	if err != nil {
-		return nil
-	}
-	teller, ok := d.(Describer)
-	if !ok {
-		return nil
-	}
-	facts, err := teller.Describe(ctx, m.Record.Instance)
-	if err != nil {
-		f.log().Debug("describing a machine", "machine", m.Name, "error", err)
-	}
-	return facts
 }

@@ -14,7 +14,7 @@ import (
 
 // Leftover is something that a killed command left, or that nobody uses.
 type Leftover struct {
-	Kind string `json:"kind"` // machine, folder, image or file
+	Kind string `json:"kind"` // machine, folder, image, file; change is one of a machine, which is finished
 	Name string `json:"name"`
 	Path string `json:"path"`
 	Size int64  `json:"size"` // bytes on disk
@@ -55,6 +55,9 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 		case CheckName(e.Name()) == nil && f.look(ctx, e.Name()).State == Incomplete:
 			l.Kind = "machine"
 			remove(l, func() error { return f.clearIncomplete(ctx, e.Name()) })
+		case CheckName(e.Name()) == nil && f.changing(e.Name()):
+			l.Kind, l.Size = "change", 0
+			remove(l, func() error { return f.settle(ctx, e.Name()) })
 		}
 	}
 	images, err := readDir(f.Home.bootCache())
@@ -113,6 +116,21 @@ func (f *Fleet) clearIncomplete(ctx context.Context, name string) error {
 		return nil
 	}
 	return f.clear(ctx, h, dir)
+}
+
+// changing reports whether a killed command left a change of the machine.
+func (f *Fleet) changing(name string) bool {
+	r, err := load(f.Home.machine(name))
+	return err == nil && r.Pending != nil && f.unfinished(name) == Incomplete
+}
+
+// settle finishes it: that is what taking hold of a machine begins with.
+func (f *Fleet) settle(ctx context.Context, name string) error {
+	h, err := f.hold(ctx, name)
+	if err == nil {
+		h.release()
+	}
+	return err
 }
 
 func links(info fs.FileInfo) uint64 {

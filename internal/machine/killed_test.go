@@ -24,18 +24,14 @@ import (
 func dieAt(step, what string) int {
 	home, program, iso := os.Args[1], os.Args[2], os.Args[3]
 	f := fleetIn(home, program)
+	f.Drivers = deadly(program, step)
 	f.Reached(func(at string) {
 		if at == step {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 			select {} // the signal is on its way
 		}
 	})
-	var err error
-	if what == "destroy" {
-		err = f.Destroy(context.Background(), "m", true)
-	} else {
-		_, err = f.Create(context.Background(), orderOf("m", iso))
-	}
+	err := act(context.Background(), f, what, iso)
 	fmt.Fprintln(os.Stderr, "not killed:", err)
 	return 1
 }
@@ -46,7 +42,7 @@ func (w *world) killed(step, what string) {
 	cmd.Env = append(os.Environ(), killAt+"="+step, killWhat+"="+what)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL { //nolint:forcetypeassert // so it is here
 		w.Fatalf("%s to be killed at %q: %v\n%s", what, step, err, out)
 	}
 }

@@ -32,11 +32,9 @@ func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool) er
 				claimed[other.Host] = true
 			}
 		}
-		port := firstPort
-		for claimed[port] || taken[port] || !portFree(ctx, port) {
-			if port++; port > lastPort {
-				return fail.New(fail.Conflict, "no free port between %d and %d", firstPort, lastPort).Hint("name one with --port")
-			}
+		port, err := freePort(ctx, claimed, taken)
+		if err != nil {
+			return err
 		}
 		if fwd.Host != 0 {
 			f.say("port %d is taken by another program: using %d", fwd.Host, port)
@@ -45,6 +43,16 @@ func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool) er
 	}
 	r.Instance.Spec.Forwards = forwards
 	return nil
+}
+
+// freePort returns the first port that nobody has or wants.
+func freePort(ctx context.Context, claimed, taken map[int]bool) (int, error) {
+	for port := firstPort; port <= lastPort; port++ {
+		if !claimed[port] && !taken[port] && portFree(ctx, port) {
+			return port, nil
+		}
+	}
+	return 0, fail.New(fail.Conflict, "no free port between %d and %d", firstPort, lastPort).Hint("name one with --port")
 }
 
 // claimedPorts are the host ports in all other machines' records, on or off.

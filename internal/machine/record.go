@@ -39,6 +39,7 @@ type Record struct {
 	Context   string             `json:"context,omitempty"`   // where the context came from
 	Journal   []Step             `json:"journal"`             // what was begun, oldest first, each before it was done
 	Facts     map[string]string  `json:"facts,omitempty"`     // what the guest said of itself
+	Pending   *Spec              `json:"pending,omitempty"`   // what the machine is being changed to
 	Durations map[string]float64 `json:"durations,omitempty"` // seconds from start to handover, apply and ssh
 }
 
@@ -62,11 +63,15 @@ func load(dir string) (*Record, error) {
 	if err := json.Unmarshal(data, r); err != nil {
 		return nil, fail.New(fail.Failed, "reading %s: %w", path, err)
 	}
+	name := filepath.Base(dir)
+	if r.Pending != nil && r.Pending.Name == name { // moved, and not changed yet
+		r.Instance.Spec.Name = name
+	}
 	switch {
 	case r.Schema > recordSchema:
 		return nil, fail.New(fail.Failed, "%s was written by a newer mica (schema %d)", path, r.Schema).Hint("use that version")
-	case r.Schema < 1 || r.Instance.Spec.Name != filepath.Base(dir):
-		return nil, fail.New(fail.Failed, "%s is not the record of machine %q", path, filepath.Base(dir))
+	case r.Schema < 1 || r.Instance.Spec.Name != name:
+		return nil, fail.New(fail.Failed, "%s is not the record of machine %q", path, name)
 	}
 	r.Instance.Spec.Dir = dir
 	return r, nil

@@ -38,6 +38,14 @@ const (
 	DoConsole  Action = "open the console of"
 	DoSSH      Action = "log in to"
 	DoDestroy  Action = "destroy"
+
+	DoSnapshot     Action = "take a snapshot of"
+	DoRevert       Action = "revert"
+	DoDropSnapshot Action = "delete a snapshot of"
+	DoForward      Action = "change the ports of"
+	DoScreen       Action = "see the screen of"
+	DoChange       Action = "change" // size and name
+	DoClone        Action = "clone"
 )
 
 // verdict is what the table says about one action in one state.
@@ -56,13 +64,16 @@ func no(hint string) verdict { return verdict{hint: hint} }
 // states and actions span the table.
 var (
 	states  = []State{Absent, Stopped, Saved, Paused, Running, Crashed}
-	actions = []Action{DoStart, DoSave, DoPowerOff, DoShutdown, DoPause, DoResume, DoRestart, DoConsole, DoSSH, DoDestroy}
+	actions = []Action{DoStart, DoSave, DoPowerOff, DoShutdown, DoPause, DoResume, DoRestart, DoConsole, DoSSH, DoDestroy,
+		DoSnapshot, DoRevert, DoDropSnapshot, DoForward, DoScreen, DoChange, DoClone}
 )
 
 const (
 	gone    = "the platform lost it; 'mica destroy' clears what is left"
 	isOff   = "'mica start' switches it on"
 	isSaved = "'mica start' goes on where it was saved"
+	offOnly = "it must be off: 'mica stop --shutdown', or 'mica stop --power-off'"
+	memory  = "'mica start' and 'mica stop --shutdown' first, or 'mica stop --power-off' to drop the saved memory"
 	isBad   = "'mica logs --raw' shows its last words; 'mica restart' or 'mica stop --power-off' end it"
 )
 
@@ -72,27 +83,34 @@ var rules = map[State]map[Action]verdict{
 	Absent: {
 		DoStart: no(gone), DoSave: no(gone), DoPowerOff: no(gone), DoShutdown: no(gone), DoPause: no(gone),
 		DoResume: no(gone), DoRestart: no(gone), DoConsole: no(gone), DoSSH: no(gone), DoDestroy: act,
+		DoSnapshot: no(gone), DoRevert: no(gone), DoDropSnapshot: no(gone), DoForward: no(gone), DoScreen: no(gone),
+		DoChange: no(gone), DoClone: no(gone),
 	},
 	Stopped: {
 		DoStart: act, DoSave: idle, DoPowerOff: idle, DoShutdown: idle, DoPause: no(isOff),
 		DoResume: no(isOff), DoRestart: act, DoConsole: no(isOff), DoSSH: no(isOff), DoDestroy: act,
+		DoSnapshot: act, DoRevert: act, DoDropSnapshot: act, DoForward: act, DoScreen: no(isOff), DoChange: act, DoClone: act,
 	},
 	Saved: {
 		DoStart: act, DoSave: idle, DoPowerOff: act, DoShutdown: no(isSaved), DoPause: no(isSaved),
 		DoResume: no(isSaved), DoRestart: no("'mica start' first, or 'mica stop --power-off' to drop the saved memory"),
 		DoConsole: no(isSaved), DoSSH: no(isSaved), DoDestroy: act,
+		DoSnapshot: act, DoRevert: act, DoDropSnapshot: act, DoForward: act, DoScreen: no(isSaved), DoChange: no(memory), DoClone: no(memory),
 	},
 	Paused: {
 		DoStart: act, DoSave: act, DoPowerOff: act, DoShutdown: no("'mica resume' first: a paused guest cannot act"), DoPause: idle,
 		DoResume: act, DoRestart: act, DoConsole: act, DoSSH: no("'mica resume' first: a paused guest does not answer"), DoDestroy: act,
+		DoSnapshot: act, DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: act, DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
 	},
 	Running: {
 		DoStart: idle, DoSave: act, DoPowerOff: act, DoShutdown: act, DoPause: act,
 		DoResume: idle, DoRestart: act, DoConsole: act, DoSSH: act, DoDestroy: act,
+		DoSnapshot: act, DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: act, DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
 	},
 	Crashed: {
 		DoStart: no(isBad), DoSave: no(isBad), DoPowerOff: act, DoShutdown: no(isBad), DoPause: no(isBad),
 		DoResume: no(isBad), DoRestart: act, DoConsole: act, DoSSH: no(isBad), DoDestroy: act,
+		DoSnapshot: no(isBad), DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: no(isBad), DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
 	},
 }
 

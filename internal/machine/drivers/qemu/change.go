@@ -7,7 +7,7 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/sparse"
+	"github.com/micavm/mica/internal/machine/sparse"
 )
 
 // Change implements machine.Changer. Nothing but the size of the disk is kept

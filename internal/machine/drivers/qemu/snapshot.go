@@ -13,7 +13,7 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/sparse"
+	"github.com/micavm/mica/internal/machine/sparse"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/micavm/mica/internal/sparse"
+	"github.com/micavm/mica/internal/machine/sparse"
 )
 
 func write(t *testing.T, size int64, at map[int64]string) string {
