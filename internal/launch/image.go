@@ -303,12 +303,14 @@ func (r *record) setImage(image machine.Image) {
 	}
 }
 
-// adopt gives the machine its image: a hard link where that is possible, else a
-// copy.
+// adopt gives the machine its image. One that is only read is a hard link where
+// that is possible; a disk is always a copy, because the user's own must not
+// change whatever becomes of the machine's.
 func adopt(ctx context.Context, image machine.Image, path string) error {
-	err := os.Link(image.Path, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return nil
+	if image.Format == "" {
+		if err := os.Link(image.Path, path); err == nil || errors.Is(err, fs.ErrExist) {
+			return nil
+		}
 	}
 	src, err := os.Open(image.Path)
 	if err != nil {
