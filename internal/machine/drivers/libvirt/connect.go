@@ -120,10 +120,10 @@ func (d *Driver) connect(ctx context.Context, uri string) (*conn, error) {
 	c := &conn{Libvirt: rpc.NewWithDialer(ready{pipe}), endpoint: e, pool: &d.conns, pipe: pipe, users: 1}
 	err = c.call(ctx, dialPatience, "connecting to "+uri, func() error { return c.ConnectToURI(rpc.ConnectURI(e.open)) })
 	if err != nil {
-		_ = pipe.Close()
 		if s, ok := pipe.(*sshPipe); ok {
-			return nil, s.explain(err)
+			err = s.explain(err)
 		}
+		_ = pipe.Close()
 		return nil, err
 	}
 	d.conns.mu.Lock()

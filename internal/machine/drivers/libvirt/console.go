@@ -184,10 +184,10 @@ func (d *Driver) Console(ctx context.Context, i machine.Instance) (io.ReadWriteC
 		err = ctx.Err()
 	}
 	if err != nil {
-		_ = pipe.Close()
 		if s, ok := pipe.(*sshPipe); ok {
 			err = s.explain(err)
 		}
+		_ = pipe.Close()
 		return nil, consoleRefused(i.Spec, err)
 	}
 	con := &console{wire: w, closed: make(chan struct{})}

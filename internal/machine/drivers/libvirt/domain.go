@@ -17,8 +17,7 @@ const (
 	// namespace marks Mica's element in a domain's metadata.
 	namespace = "https://github.com/micavm/mica/machine/1"
 
-	networkNAT = "nat"
-	netID      = "mica0"
+	netID = "mica0"
 	// The user network's card sits where libvirt, which does not see it, puts
 	// nothing: it fills the bus from both ends.
 	netSlot = "0x10"
@@ -32,8 +31,18 @@ func domainName(s machine.Spec) string {
 	return "mica-" + s.Name + "-" + id
 }
 
+func title(s machine.Spec) string { return "Mica machine " + s.Name }
+
+// mark is what makes a domain Mica's.
+func mark(s machine.Spec) string {
+	return fmt.Sprintf(`<mica:machine xmlns:mica=%q name=%q/>`, namespace, s.Name)
+}
+
+// markPattern finds it again.
+var markPattern = regexp.MustCompile(`<mica:machine [^>]*/>`)
+
 // userNet reports whether the machine has QEMU's user network.
-func userNet(s machine.Spec) bool { return s.Network == "" || s.Network == networkNAT }
+func userNet(s machine.Spec) bool { return s.Network == "" || s.Network == machine.NAT }
 
 // media are the paths of a machine's files, as its QEMU sees them.
 type media struct {
@@ -46,8 +55,8 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 		Type:     "qemu",
 		Name:     domainName(s),
 		UUID:     s.ID,
-		Title:    "Mica machine " + s.Name,
-		Metadata: &libvirtxml.DomainMetadata{XML: fmt.Sprintf(`<mica:machine xmlns:mica=%q name=%q/>`, namespace, s.Name)},
+		Title:    title(s),
+		Metadata: &libvirtxml.DomainMetadata{XML: mark(s)},
 		Memory:   &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
 		VCPU:     &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
 		OS:       &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"}},
@@ -96,7 +105,7 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 			ROM:    &libvirtxml.DomainROM{Enabled: "no"},
 		}}
 	}
-	if s.Display == "vnc" {
+	if s.Display == machine.DisplayVNC {
 		const local = "127.0.0.1"
 		d.Devices.Graphics = []libvirtxml.DomainGraphic{{VNC: &libvirtxml.DomainGraphicVNC{
 			AutoPort: "yes", Listen: local,

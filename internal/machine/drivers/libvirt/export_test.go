@@ -8,27 +8,33 @@ import (
 
 // What is tested by itself.
 var (
-	DomainXML        = domainXML
-	WithForwards     = withForwards
-	StateOf          = stateOf
-	MakeDisk         = makeDisk
-	PNGOfPPM         = pngOfPPM
-	ReadCapabilities = readCapabilities
-	StartFailed      = startFailed
-	Explain          = explain
-	ReadPacket       = readPacket
-	Relay            = relay
-	SSHArgs          = sshArgs
+	WithForwards  = withForwards
+	StateOf       = stateOf
+	MakeDisk      = makeDisk
+	PNGOfPPM      = pngOfPPM
+	StartFailed   = startFailed
+	Explain       = explain
+	ReadPacket    = readPacket
+	Relay         = relay
+	SSHArgs       = sshArgs
+	ReadSnapshots = readSnapshots
+	GrowDisk      = growDisk
+	Changed       = changed
 )
 
 // The same.
 type (
-	Media     = media
-	PlaceNote = place
+	Media    = media
+	Endpoint = endpoint
 )
 
-// ParseURI is parseURI for a user.
-func ParseURI(text string, uid int) (any, error) { return parseURI(text, uid) }
+// ParseURI is parseURI.
+func ParseURI(text string, uid int) (Endpoint, error) { return parseURI(text, uid) }
+
+// Parts are an endpoint's.
+func Parts(e Endpoint) (transport, user, host, port, socket, open string, session bool) {
+	return e.transport, e.user, e.host, e.port, e.socket, e.open, e.session
+}
 
 // OptionsOf are the options of a machine, and its XML.
 func OptionsOf(d machine.Driver, s machine.Spec, m Media, accel string) (string, error) {
@@ -41,6 +47,25 @@ func OptionsOf(d machine.Driver, s machine.Spec, m Media, accel string) (string,
 
 // Reached makes the driver call do at each step.
 func Reached(d machine.Driver, do func(step string)) { d.(*Driver).reached = do }
+
+// AllMedia are the media of a machine in a folder.
+func AllMedia(dir string) Media {
+	return Media{image: dir + "/image.iso", config: dir + "/config.iso", disk: dir + "/disk.qcow2", log: dir + "/console.log"}
+}
+
+// KVM says whether KVM is used where libvirt offers it or not, and the
+// processor is described as in a file.
+func KVM(d machine.Driver, offered bool, cpuinfo string) error {
+	one := d.(*Driver)
+	one.cpuinfo = cpuinfo
+	return one.kvmWorks(endpoint{transport: transportUnix, uri: systemURI}, capabilities{emulates: true, kvm: offered})
+}
+
+// QEMUUser is whom QEMU runs as, by libvirt's capabilities.
+func QEMUUser(doc string) (uid int, emulates, kvm bool, err error) {
+	caps, err := readCapabilities(doc)
+	return caps.qemuUID, caps.emulates, caps.kvm, err
+}
 
 // Real makes a driver for this process's environment.
 func Real() machine.Driver { return New(machine.Env{Getenv: os.Getenv}) }

@@ -49,6 +49,9 @@ var (
 	_ machine.Screener    = (*Driver)(nil)
 	_ machine.Viewer      = (*Driver)(nil)
 	_ machine.Forwarder   = (*Driver)(nil)
+	_ machine.Checker     = (*Driver)(nil)
+	_ machine.Changer     = (*Driver)(nil)
+	_ machine.Cloner      = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_LIBVIRT_URI, else LIBVIRT_DEFAULT_URI, names the
@@ -84,10 +87,14 @@ const oldest = 7_001_000
 // Probe implements machine.Driver. It starts no session daemon: where none
 // runs, the program is asked for its version.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.uri}
+	r := machine.Report{Driver: Name, Program: d.uri, Options: optionHelp()}
 	e, err := parseURI(d.uri, os.Geteuid())
 	if err != nil {
 		return r, err
+	}
+	r.Features = []machine.Feature{machine.VNC, machine.Clipboards, machine.DiskImages, machine.SharedFolders}
+	if !e.session {
+		r.Features = append(r.Features, machine.Networks, machine.ExecutionCaps)
 	}
 	if e.session && !e.remote() {
 		c, err := d.dialLocal(ctx, e)
@@ -206,6 +213,28 @@ func readCapabilities(doc string) (capabilities, error) {
 
 // Create implements machine.Driver.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
+	return d.create(ctx, s, nil)
+}
+
+// Clone implements machine.Cloner.
+func (d *Driver) Clone(ctx context.Context, from machine.Instance, s machine.Spec) (machine.Instance, error) {
+	c, _, dom, err := d.need(ctx, from)
+	if err != nil {
+		return machine.Instance{}, err
+	}
+	defer c.close()
+	state, err := c.state(ctx, dom)
+	if err != nil {
+		return machine.Instance{}, err
+	}
+	if state != machine.Stopped {
+		return machine.Instance{}, fail.New(fail.Conflict, "%q is %s, not off", from.Spec.Name, state)
+	}
+	return d.create(ctx, s, &from.Spec)
+}
+
+// create makes a machine, with the content of another one's disks if there is one.
+func (d *Driver) create(ctx context.Context, s machine.Spec, from *machine.Spec) (machine.Instance, error) {
 	o, err := d.options(s)
 	if err != nil {
 		return machine.Instance{}, err
@@ -224,7 +253,10 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	if err != nil {
 		return machine.Instance{}, err
 	}
-	if err := d.check(ctx, c, s); err != nil {
+	if err := c.vacant(ctx, s.ID); err != nil {
+		return machine.Instance{}, err
+	}
+	if err := c.check(ctx, s); err != nil {
 		return machine.Instance{}, err
 	}
 	accel, err := d.choose(c.endpoint, caps, s.Accel)
@@ -235,6 +267,12 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	if p.Pool == "" && !ownFiles(c.endpoint, caps) {
 		p.Pool = defaultPool
 	}
+	var other *origin
+	if from != nil {
+		if other, err = originOf(*from, p); err != nil {
+			return machine.Instance{}, err
+		}
+	}
 	u := undo.New(d.log)
 	defer u.Run(ctx)
 	u.Add("note of the place", func(context.Context) error { return removePlace(s) })
@@ -242,7 +280,7 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 		return machine.Instance{}, err
 	}
 	d.at("placed")
-	m, err := storeOf(c, p).make(ctx, s, u)
+	m, err := storeOf(c, p).make(ctx, s, other, u)
 	if err != nil {
 		return machine.Instance{}, err
 	}
@@ -269,28 +307,95 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	return machine.Instance{Spec: s}, nil
 }
 
+// origin is the machine whose disks a new one begins with.
+type origin struct {
+	spec machine.Spec
+	place
+}
+
+func originOf(from machine.Spec, to place) (*origin, error) {
+	p, there, err := placeOf(from.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		return nil, fail.New(fail.NotFound, "libvirt does not know %q", from.Name)
+	}
+	if p.URI != to.URI || p.Pool != to.Pool {
+		return nil, fail.New(fail.Usage, "the disks of %q are at %s, and would have to be copied to %s", from.Name, p, to).
+			Hint("clone it where it is")
+	}
+	return &origin{from, p}, nil
+}
+
+// String says where, for people.
+func (p place) String() string {
+	if p.Pool == "" {
+		return p.URI
+	}
+	return p.URI + ", pool " + p.Pool
+}
+
 // ownFiles reports whether the daemon's QEMU can use files of the caller: it
 // runs under the caller's uid, on this computer.
 func ownFiles(e endpoint, caps capabilities) bool {
 	return !e.remote() && (e.session || caps.qemuUID == os.Geteuid())
 }
 
-// check refuses what is in the way, or cannot be had from this daemon.
-func (d *Driver) check(ctx context.Context, c *conn, s machine.Spec) error {
-	id, err := uuid.Parse(s.ID)
+// Check implements machine.Checker.
+func (d *Driver) Check(ctx context.Context, s machine.Spec) error {
+	o, err := d.options(s)
 	if err != nil {
-		return fmt.Errorf("the machine's id %q: %w", s.ID, err)
+		return err
 	}
-	err = c.ask(ctx, "looking for domain "+s.ID, func() error {
-		_, err := c.DomainLookupByUUID(rpc.UUID(id))
+	e, err := parseURI(o.uri, os.Geteuid())
+	if err != nil {
+		return err
+	}
+	c, err := d.connect(ctx, o.uri)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	_, caps, err := d.look(ctx, c)
+	if err != nil {
+		return err
+	}
+	if _, err := d.choose(e, caps, s.Accel); err != nil {
+		return err
+	}
+	if o.pool != "" || !ownFiles(e, caps) {
+		if o.pool == "" {
+			o.pool = defaultPool
+		}
+		if _, err := (&pool{c: c, name: o.pool}).open(ctx); err != nil {
+			return err
+		}
+	}
+	return c.check(ctx, s)
+}
+
+// vacant refuses the id of a domain that is there, whoever's it is.
+func (c *conn) vacant(ctx context.Context, id string) error {
+	parsed, err := uuid.Parse(id)
+	if err != nil {
+		return fmt.Errorf("the machine's id %q: %w", id, err)
+	}
+	err = c.ask(ctx, "looking for domain "+id, func() error {
+		_, err := c.DomainLookupByUUID(rpc.UUID(parsed))
 		return err
 	})
 	if err == nil {
-		return fail.New(fail.Conflict, "libvirt at %s has a domain %s already", c.uri, s.ID)
+		return fail.New(fail.Conflict, "libvirt at %s has a domain %s already", c.uri, id)
 	}
-	if !is(err, rpc.ErrNoDomain) {
-		return err
+	if is(err, rpc.ErrNoDomain) {
+		return nil
 	}
+	return err
+}
+
+// check refuses what this daemon cannot do.
+func (c *conn) check(ctx context.Context, s machine.Spec) error {
 	if c.remote() && len(s.Shares) > 0 {
 		return fail.New(fail.Usage, "folders of this computer cannot be shared with a machine on %s", c.host).
 			Hint("leave out --share, or run the machine here")
@@ -316,7 +421,7 @@ func (c *conn) checkNetwork(ctx context.Context, name string) error {
 	})
 	switch {
 	case is(err, rpc.ErrNoNetwork):
-		return fail.New(fail.NotFound, "%w", err).Hint("'virsh -c %s net-list --all' shows the networks; %q needs none", c.uri, networkNAT)
+		return fail.New(fail.NotFound, "%w", err).Hint("'virsh -c %s net-list --all' shows the networks; %q needs none", c.uri, machine.NAT)
 	case err != nil:
 		return err
 	case active == 0:
@@ -331,6 +436,8 @@ func refused(s machine.Spec, err error) error {
 	case strings.Contains(err.Error(), "already exists with uuid"), is(err, rpc.ErrDomExist):
 		return fail.New(fail.Conflict, "a domain named %q that is not this machine's is in the way: %w", domainName(s), err).
 			Hint("choose another name")
+	case strings.Contains(err.Error(), "read-only mode"):
+		return fail.New(fail.HostLacks, "%w", err).Hint("this libvirt shares folders read-only by 9p only: --option shares=9p")
 	case strings.Contains(err.Error(), "'efi' firmware"), strings.Contains(err.Error(), "Unable to find any firmware"):
 		return fail.New(fail.HostLacks, "%w", err).Hint("install UEFI firmware there: package ovmf on Debian and Ubuntu, edk2-ovmf elsewhere")
 	}

@@ -13,6 +13,17 @@ import (
 // maxSide bounds a picture's width and height.
 const maxSide = 16384
 
+// asPNG returns a whole picture in PNG, which newer QEMUs make.
+func asPNG(data []byte) ([]byte, error) {
+	if !bytes.HasPrefix(data, []byte("\x89PNG")) {
+		return pngOfPPM(data)
+	}
+	if !bytes.HasSuffix(data, []byte("IEND\xaeB\x60\x82")) {
+		return nil, errors.New("a PNG that is cut short")
+	}
+	return data, nil
+}
+
 // pngOfPPM turns the pictures of older QEMUs (netpbm's P6, 8 bits a colour)
 // into PNG.
 func pngOfPPM(data []byte) ([]byte, error) {

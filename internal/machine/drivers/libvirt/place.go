@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/micavm/mica/internal/atomicfile"
@@ -162,6 +164,16 @@ const (
 	sharesVirtio = "virtiofs"
 )
 
+// optionHelp says what each option is for.
+func optionHelp() map[string]string {
+	return map[string]string{
+		"firmware": "bios (the default) or uefi",
+		"pool":     "the storage pool its files are in; else the machine's folder where QEMU can use it, or " + defaultPool,
+		"shares":   "how folders are shared: 9p (the default), or virtiofs, which is faster and rules out saved memory",
+		"uri":      "the daemon; else MICA_LIBVIRT_URI or LIBVIRT_DEFAULT_URI",
+	}
+}
+
 func (d *Driver) options(s machine.Spec) (options, error) {
 	o := options{uri: d.uri, firmware: firmwareBIOS, shares: shares9P}
 	oneOf := func(key, value string, known ...string) error {
@@ -186,17 +198,21 @@ func (d *Driver) options(s machine.Spec) (options, error) {
 			o.shares = value
 			err = oneOf(key, value, shares9P, sharesVirtio)
 		default:
-			err = fail.New(fail.Usage, "driver %s has no option %q", Name, key).Hint("its options are firmware, pool, shares and uri")
+			err = fail.New(fail.Usage, "driver %s has no option %q", Name, key).
+				Hint("its options are %s", strings.Join(slices.Sorted(maps.Keys(optionHelp())), ", "))
 		}
 		if err != nil {
 			return o, err
 		}
 	}
 	switch s.Display {
-	case "", "none", "vnc":
+	case "", "none", machine.DisplayVNC:
 	default:
 		return o, fail.New(fail.Usage, "driver %s has no display %q", Name, s.Display).
 			Hint("use none, or vnc and any VNC viewer")
+	}
+	if s.Clipboard && s.Display != machine.DisplayVNC {
+		return o, fail.New(fail.Usage, "a clipboard is shared through a display").Hint("add --display vnc")
 	}
 	switch s.Accel {
 	case "", accelAuto, accelKVM, accelTCG:

@@ -84,8 +84,9 @@ func (p *pool) imageName(s machine.Spec) string {
 	return "image.iso"
 }
 
-// create makes a volume; one that is there is somebody else's.
-func (p *pool) create(ctx context.Context, in rpc.StoragePool, name, format string, size uint64) (rpc.StorageVol, string, error) {
+// create makes a volume, empty or a copy of another; one that is there is
+// somebody else's.
+func (p *pool) create(ctx context.Context, in rpc.StoragePool, name, format string, size uint64, from *rpc.StorageVol) (rpc.StorageVol, string, error) {
 	var vol rpc.StorageVol
 	var path string
 	x := libvirtxml.StorageVolume{
@@ -99,7 +100,12 @@ func (p *pool) create(ctx context.Context, in rpc.StoragePool, name, format stri
 		return vol, "", err
 	}
 	err = p.c.call(ctx, longPatience, "making volume "+x.Name, func() (err error) {
-		if vol, err = p.c.StorageVolCreateXML(in, doc, 0); err != nil {
+		if from == nil {
+			vol, err = p.c.StorageVolCreateXML(in, doc, 0)
+		} else {
+			vol, err = p.c.StorageVolCreateXMLFrom(in, doc, *from, 0)
+		}
+		if err != nil {
 			return err
 		}
 		path, err = p.c.StorageVolGetPath(vol)
@@ -123,50 +129,83 @@ func (p *pool) upload(ctx context.Context, vol rpc.StorageVol, r io.Reader, size
 	return err
 }
 
-func (p *pool) make(ctx context.Context, s machine.Spec, u *undo.Stack) (media, error) {
+func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error) {
 	var m media
 	in, err := p.open(ctx)
 	if err != nil {
 		return m, err
 	}
 	add := func(name, format string, size int64) (vol rpc.StorageVol, path string, err error) {
-		if vol, path, err = p.create(ctx, in, name, format, uint64(size)); err == nil {
+		if vol, path, err = p.create(ctx, in, name, format, uint64(size), nil); err == nil {
 			u.Add("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
 		}
 		return vol, path, err
 	}
-	image, err := os.Open(s.ImagePath())
-	if err != nil {
-		return m, fmt.Errorf("opening boot image: %w", err)
+	// clone is add with the content of the other machine's volume.
+	clone := func(name, format string, size int64) (path string, err error) {
+		other := &pool{c: p.c, name: p.name, id: from.ID}
+		origin, there, err := other.path(ctx, in, name)
+		if err == nil && there == "" {
+			err = fail.New(fail.NotFound, "volume %q of storage pool %q is gone", other.volume(name), p.name)
+		}
+		if err != nil {
+			return "", err
+		}
+		vol, path, err := p.create(ctx, in, name, format, uint64(size), &origin)
+		if err == nil {
+			u.Add("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
+		}
+		return path, err
 	}
-	defer image.Close()
-	info, err := image.Stat()
-	if err != nil {
-		return m, fmt.Errorf("opening boot image: %w", err)
-	}
-	var vol rpc.StorageVol
-	// What a volume of an image holds is not for libvirt to look into: raw.
-	if vol, m.image, err = add(p.imageName(s), "raw", info.Size()); err != nil {
-		return m, err
-	}
-	if err := p.upload(ctx, vol, image, info.Size()); err != nil {
+	if from != nil && s.Image.Format != "" {
+		// Its format is the volume's, so that libvirt copies it as what it is.
+		if m.image, err = clone(p.imageName(s), "raw", 0); err != nil {
+			return m, err
+		}
+	} else if m.image, err = p.addImage(ctx, s, add); err != nil {
 		return m, err
 	}
 	var drive bytes.Buffer
 	if err := configDrive(ctx, &drive, s); err != nil {
 		return m, err
 	}
-	if vol, m.config, err = add(configName, "raw", int64(drive.Len())); err != nil {
+	vol, path, err := add(configName, "raw", int64(drive.Len()))
+	if err != nil {
 		return m, err
 	}
+	m.config = path
 	if err := p.upload(ctx, vol, &drive, int64(drive.Len())); err != nil {
 		return m, err
 	}
-	if _, m.disk, err = add(diskName, "qcow2", s.DiskMiB*mebi); err != nil {
+	if from != nil {
+		m.disk, err = clone(diskName, "qcow2", s.DiskMiB*mebi)
+	} else {
+		_, m.disk, err = add(diskName, "qcow2", s.DiskMiB*mebi)
+	}
+	if err != nil {
 		return m, err
 	}
 	_, m.log, err = add(logName, "raw", 0)
 	return m, err
+}
+
+// addImage uploads the boot image.
+func (p *pool) addImage(ctx context.Context, s machine.Spec, add func(string, string, int64) (rpc.StorageVol, string, error)) (string, error) {
+	image, err := os.Open(s.ImagePath())
+	if err != nil {
+		return "", fmt.Errorf("opening boot image: %w", err)
+	}
+	defer image.Close()
+	info, err := image.Stat()
+	if err != nil {
+		return "", fmt.Errorf("opening boot image: %w", err)
+	}
+	// What a volume of an image holds is not for libvirt to look into: raw.
+	vol, path, err := add(p.imageName(s), "raw", info.Size())
+	if err != nil {
+		return "", err
+	}
+	return path, p.upload(ctx, vol, image, info.Size())
 }
 
 func (p *pool) media(ctx context.Context, s machine.Spec) (media, error) {
@@ -238,8 +277,29 @@ func (p *pool) freshLog(ctx context.Context, _ machine.Spec) error {
 			return err
 		}
 	}
-	_, _, err = p.create(ctx, in, logName, "raw", 0)
+	_, _, err = p.create(ctx, in, logName, "raw", 0, nil)
 	return err
+}
+
+func (p *pool) grow(ctx context.Context, _ machine.Spec, bytes int64) error {
+	in, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	vol, path, err := p.path(ctx, in, diskName)
+	if err == nil && path == "" {
+		err = fail.New(fail.NotFound, "volume %q of storage pool %q is gone", p.volume(diskName), p.name)
+	}
+	if err != nil {
+		return err
+	}
+	return p.c.call(ctx, longPatience, "growing volume "+vol.Name, func() error {
+		_, size, _, err := p.c.StorageVolGetInfo(vol)
+		if err != nil || size == uint64(bytes) {
+			return err
+		}
+		return p.c.StorageVolResize(vol, uint64(bytes), 0)
+	})
 }
 
 func (p *pool) log(ctx context.Context, _ machine.Spec, offset int64) ([]byte, error) {

@@ -79,7 +79,9 @@ func world(t *testing.T, kind, mode, pattern string, env ...string) {
 }
 
 // TestSystem is about the system's daemon whose QEMU runs as the caller.
-func TestSystem(t *testing.T) { world(t, "system", "run", "^TestConformance$|^TestBeside") }
+func TestSystem(t *testing.T) {
+	world(t, "system", "run", "^TestConformance$/^(probe|life|clone)$|^TestBeside")
+}
 
 func TestConformance(t *testing.T) {
 	beside(t, "system", "pool", "session", "remote")
@@ -88,4 +90,26 @@ func TestConformance(t *testing.T) {
 		Patience: 60 * time.Second,
 		AtOnce:   2,
 	})
+}
+
+// TestPool is about the system's daemon as distributions set it up: its QEMU
+// runs as another user, so that the files are volumes.
+func TestPool(t *testing.T) {
+	world(t, "pool", "run", "^TestConformance$|^TestBesideKilled$|^TestBesideChange$", "LIBVIRTD_QEMU_USER=libvirt-qemu")
+}
+
+// TestSession is about a user's own daemon, which the driver starts.
+func TestSession(t *testing.T) {
+	world(t, "session", "session", "^TestConformance$|^TestBesideDevices$")
+}
+
+// TestRemote is about a daemon reached by ssh, whose place a script takes here.
+func TestRemote(t *testing.T) {
+	bin := t.TempDir()
+	const ssh = "#!/bin/sh\nwhile [ $# -gt 1 ]; do shift; done\nexec sh -c \"$1\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(ssh), 0o755); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	world(t, "remote", "run", "^TestConformance$/^(probe|life|console|log|cancelled|screen)$",
+		"LIBVIRTD_QEMU_USER=libvirt-qemu", "PATH="+bin+":"+os.Getenv("PATH"), "MICA_LIBVIRT_URI=qemu+ssh://me@elsewhere/system")
 }

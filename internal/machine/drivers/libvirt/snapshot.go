@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strconv"
@@ -98,16 +99,37 @@ func (d *Driver) Snapshots(ctx context.Context, i machine.Instance) ([]machine.S
 	if err != nil {
 		return nil, err
 	}
+	return readSnapshots(docs)
+}
+
+// readSnapshots reads their XML and sorts them: libvirt notes the second only,
+// but knows which one a snapshot was made on.
+func readSnapshots(docs []string) ([]machine.Snapshot, error) {
 	list := make([]machine.Snapshot, 0, len(docs))
+	parent := map[string]string{}
 	for _, doc := range docs {
 		var x libvirtxml.DomainSnapshot
 		if err := x.Unmarshal(doc); err != nil {
 			return nil, fail.New(fail.Failed, "reading the XML of a snapshot: %w", err)
 		}
-		seconds, _ := strconv.ParseInt(x.CreationTime, 10, 64)
+		seconds, err := strconv.ParseInt(x.CreationTime, 10, 64)
+		if err != nil {
+			return nil, fail.New(fail.Failed, "snapshot %q was made at %q", x.Name, x.CreationTime)
+		}
 		list = append(list, machine.Snapshot{Name: x.Name, Time: time.Unix(seconds, 0).UTC(), Memory: hasMemory(x)})
+		if x.Parent != nil {
+			parent[x.Name] = x.Parent.Name
+		}
 	}
-	slices.SortStableFunc(list, func(a, b machine.Snapshot) int { return a.Time.Compare(b.Time) })
+	depth := func(name string) (n int) {
+		for at := parent[name]; at != "" && n < len(docs); at = parent[at] {
+			n++
+		}
+		return n
+	}
+	slices.SortStableFunc(list, func(a, b machine.Snapshot) int {
+		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(depth(a.Name), depth(b.Name)), cmp.Compare(a.Name, b.Name))
+	})
 	return list, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	rpc "github.com/digitalocean/go-libvirt"
+
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/run"
 )
@@ -76,11 +78,15 @@ func (p *sshPipe) Close() error {
 	return err
 }
 
-// explain says why there was no answer, in ssh's words where it has some.
+// explain says why there was no answer, in ssh's words where it has some. An
+// answer of libvirt's explains itself.
 func (p *sshPipe) explain(err error) error {
+	if errors.As(err, new(rpc.Error)) {
+		return err
+	}
 	select {
 	case <-p.ended:
-	default:
+	case <-time.After(time.Second): // it may be about to
 		return err
 	}
 	var bad *run.Error

@@ -37,7 +37,8 @@ var rotated = []string{".2", ".1", ".0"}
 // store holds a machine's files, in its folder or in a pool.
 type store interface {
 	// make makes the files; u hears how to take that back.
-	make(ctx context.Context, s machine.Spec, u *undo.Stack) (media, error)
+	// The disks begin with the content of from's, if there is one.
+	make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error)
 	// media are the paths of the files that make made.
 	media(ctx context.Context, s machine.Spec) (media, error)
 	// remove removes whatever is there of them.
@@ -48,6 +49,8 @@ type store interface {
 	log(ctx context.Context, s machine.Spec, offset int64) ([]byte, error)
 	// used is how many bytes the disk takes.
 	used(ctx context.Context, s machine.Spec) (uint64, error)
+	// grow makes the disk larger, to bytes; nothing if it is that large.
+	grow(ctx context.Context, s machine.Spec, bytes int64) error
 }
 
 // storeOf returns where a machine's files are. A folder needs no connection.
@@ -80,12 +83,20 @@ func (folder) media(_ context.Context, s machine.Spec) (media, error) {
 	return m, nil
 }
 
-func (f folder) make(ctx context.Context, s machine.Spec, u *undo.Stack) (media, error) {
+func (f folder) make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error) {
 	m, _ := f.media(ctx, s)
 	u.Add("files", func(ctx context.Context) error { return f.remove(ctx, s) })
-	if s.Image.Format != "" && shared(s.ImagePath()) {
+	var other media
+	if from != nil {
+		other, _ = f.media(ctx, from.spec)
+	}
+	if s.Image.Format != "" && (from != nil || shared(s.ImagePath())) {
 		m.image = s.Path(copyName)
-		if err := copyFile(ctx, s.ImagePath(), m.image); err != nil {
+		source := s.ImagePath()
+		if from != nil {
+			source = other.image
+		}
+		if err := copyFile(ctx, source, m.image); err != nil {
 			return m, err
 		}
 	}
@@ -100,7 +111,14 @@ func (f folder) make(ctx context.Context, s machine.Spec, u *undo.Stack) (media,
 	if err := w.Commit(); err != nil {
 		return m, err
 	}
+	if from != nil {
+		return m, copyFile(ctx, other.disk, m.disk)
+	}
 	return m, makeDisk(m.disk, s.DiskMiB*mebi)
+}
+
+func (folder) grow(_ context.Context, s machine.Spec, bytes int64) error {
+	return growDisk(s.Path(diskName), bytes)
 }
 
 // shared reports whether a disk image is not this machine's alone to write to:
@@ -119,7 +137,7 @@ func shared(path string) bool {
 func copyFile(ctx context.Context, from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
-		return fmt.Errorf("copying boot image: %w", err)
+		return fmt.Errorf("copying a disk: %w", err)
 	}
 	defer src.Close()
 	dst, err := atomicfile.Create(to, 0o600)
@@ -128,7 +146,7 @@ func copyFile(ctx context.Context, from, to string) error {
 	}
 	defer dst.Close() //nolint:errcheck // Commit reports
 	if _, err := io.Copy(dst, reader{ctx, src}); err != nil {
-		return fmt.Errorf("copying boot image: %w", err)
+		return fmt.Errorf("copying a disk: %w", err)
 	}
 	return dst.Commit()
 }
