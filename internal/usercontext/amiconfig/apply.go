@@ -21,6 +21,8 @@ type Input struct {
 	PublicKeys []string
 	Hostname   string
 	InstanceID string
+	// Values are others of the platform, by their names in EC2's tree.
+	Values map[string]string
 }
 
 // Options says how to apply. The zero value is what a boot does.

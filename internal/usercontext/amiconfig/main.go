@@ -194,11 +194,13 @@ func readInput(dir, file string) (Input, error) {
 			InstanceID string   `json:"instance_id"`
 			Hostname   string   `json:"hostname"`
 			PublicKeys []string `json:"public_keys"`
+
+			Values map[string]string `json:"values"`
 		}
 		if err := json.Unmarshal(data, &meta); err != nil {
 			return Input{}, fmt.Errorf("reading %s/meta.json: %w", contextDir, err)
 		}
-		in.InstanceID, in.Hostname, in.PublicKeys = meta.InstanceID, meta.Hostname, meta.PublicKeys
+		in.InstanceID, in.Hostname, in.PublicKeys, in.Values = meta.InstanceID, meta.Hostname, meta.PublicKeys, meta.Values
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Input{}, err
 	}

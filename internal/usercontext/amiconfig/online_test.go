@@ -193,3 +193,30 @@ func TestServicesComeLast(t *testing.T) {
 		t.Errorf("order %v, want %v", order, want)
 	}
 }
+
+// The platform's further values are where plugins look for them.
+func TestMetaValues(t *testing.T) {
+	dir := tree(t, map[string]string{
+		"mnt/.rw/context/meta.json": `{"instance_id":"i-1","values":{"ami-launch-index":"4","block-device-mapping/ephemeral0":"sdb","../../../etc/x":"y"}}`,
+		"dev/sdb":                   "",
+	})
+	in, err := readInput(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.UserData = []byte("[amiconfig]\nplugins=storage\n")
+	root := open(t, dir, nil)
+	apply(t, root, in, Options{})
+	if got := read(t, dir, "var/lib/amiconfig/2007-12-15/meta-data/ami-launch-index"); got != "4" {
+		t.Errorf("ami-launch-index = %q", got)
+	}
+	mounted := slices.ContainsFunc(root.Actions(), func(a guest.Action) bool {
+		return a.Kind == guest.KindMount && a.Target == "/ephemeral/0" && a.Detail == "/dev/sdb"
+	})
+	if !mounted {
+		t.Errorf("the disk was not mounted: %v", root.Actions())
+	}
+	if root.Exists("/etc/x") || root.Exists("/var/etc/x") {
+		t.Error("a value was written elsewhere")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io/fs"
 	"path"
 
 	"github.com/micavm/mica/internal/usercontext/amiconfig/guest"
@@ -75,6 +76,11 @@ func writeMetadata(root *guest.Root, dir string, in Input) error {
 	}
 	if len(in.PublicKeys) > 0 {
 		files["meta-data/public-keys/0/openssh-key"] = in.PublicKeys[0] + "\n"
+	}
+	for name, text := range in.Values {
+		if fs.ValidPath(name) {
+			files["meta-data/"+name] = text
+		}
 	}
 	for name, text := range files {
 		if text == "" {

@@ -119,6 +119,7 @@ func (c *ec2Client) tree(ctx context.Context, base, marker string) (Found, error
 		}
 	}
 	f.Meta.PublicKeys = c.keys(ctx, base)
+	f.Meta.Values = c.values(ctx, base+"/meta-data/")
 	f.Meta = f.Meta.clean()
 	return f, nil
 }
@@ -141,4 +142,23 @@ func (c *ec2Client) keys(ctx context.Context, base string) []string {
 		}
 	}
 	return keys
+}
+
+// values reads what plugins ask for. What is not there is left out.
+func (c *ec2Client) values(ctx context.Context, base string) map[string]string {
+	names := valueNames()
+	if list, err := c.get(ctx, base+blockDevices, 0); err == nil {
+		for line := range strings.Lines(string(list)) {
+			if name := blockDevices + strings.TrimSpace(line); isValueName(name) && len(names) < maxValues {
+				names = append(names, name)
+			}
+		}
+	}
+	values := map[string]string{}
+	for _, name := range names {
+		if body, err := c.get(ctx, base+name, 0); err == nil {
+			values[name] = string(body)
+		}
+	}
+	return values
 }

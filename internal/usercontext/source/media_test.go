@@ -242,7 +242,7 @@ func TestDelivered(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := FindLocal(t.Context(), Env{Devices: []Device{iso("sr0", "CONFIG-2")}, Mounter: opened{image}})
-	want := Found{Source: "ConfigDrive", UserData: []byte("[ucernvm-begin]\n"), Present: true, Meta: Meta{InstanceID: "i-1", Hostname: "vm1", PublicKeys: []string{testKey}}, Origin: "/dev/sr0"}
+	want := Found{Source: "ConfigDrive", UserData: []byte("[ucernvm-begin]\n"), Present: true, Meta: Meta{InstanceID: "i-1", Hostname: "vm1", PublicKeys: []string{testKey}, Values: map[string]string{"ami-launch-index": "0"}}, Origin: "/dev/sr0"}
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Found{}, "Tried")); diff != "" || err != nil {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}

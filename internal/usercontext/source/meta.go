@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -28,7 +30,33 @@ func (m Meta) clean() Meta {
 		}
 	}
 	m.PublicKeys = keys
+	values := map[string]string{}
+	for name, value := range m.Values {
+		if value = identifier([]byte(value)); value != "" && isValueName(name) && len(values) < maxValues {
+			values[name] = value
+		}
+	}
+	if m.Values = values; len(values) == 0 {
+		m.Values = nil
+	}
 	return m
+}
+
+const maxValues = 64
+
+// valueNames are those of EC2's tree that plugins ask for.
+func valueNames() []string { return []string{"ami-launch-index", "public-ipv4", "local-ipv4"} }
+
+// blockDevices is the directory of EC2's tree that lists disks by their use.
+const blockDevices = "block-device-mapping/"
+
+var blockDevice = regexp.MustCompile(`^(?:swap|ephemeral[0-9]{1,2})$`)
+
+// isValueName reports whether a plugin asks for a value of that name; it becomes
+// the name of a file.
+func isValueName(name string) bool {
+	use, ok := strings.CutPrefix(name, blockDevices)
+	return slices.Contains(valueNames(), name) || ok && blockDevice.MatchString(use)
 }
 
 func hostname(name string) string {
@@ -67,6 +95,7 @@ func openStackMeta(data []byte) (Meta, error) {
 		UUID       string            `json:"uuid"`
 		Hostname   string            `json:"hostname"`
 		Name       string            `json:"name"`
+		Launch     *int              `json:"launch_index"`
 		PublicKeys map[string]string `json:"public_keys"`
 		Keys       []struct {
 			Type string `json:"type"`
@@ -79,6 +108,9 @@ func openStackMeta(data []byte) (Meta, error) {
 	out := Meta{InstanceID: m.UUID, Hostname: m.Hostname}
 	if hostname(out.Hostname) == "" {
 		out.Hostname = m.Name
+	}
+	if m.Launch != nil {
+		out.Values = map[string]string{"ami-launch-index": strconv.Itoa(*m.Launch)}
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.PublicKeys)) {
 		out.PublicKeys = append(out.PublicKeys, m.PublicKeys[name])
@@ -115,6 +147,22 @@ func looseMeta(m map[string]any) Meta {
 	}
 	out.InstanceID = text("instance-id", "instance_id", "uuid")
 	out.Hostname = text("local-hostname", "local_hostname", "hostname", "public-hostname")
+	out.Values = map[string]string{}
+	for _, name := range valueNames() {
+		switch v := m[name].(type) {
+		case string:
+			out.Values[name] = v
+		case float64:
+			out.Values[name] = strconv.FormatFloat(v, 'f', -1, 64)
+		}
+	}
+	if disks, ok := m[strings.TrimSuffix(blockDevices, "/")].(map[string]any); ok {
+		for use, disk := range disks {
+			if name, ok := disk.(string); ok {
+				out.Values[blockDevices+use] = name
+			}
+		}
+	}
 	for _, name := range []string{"public-keys", "public_keys"} {
 		collectKeys(m[name], 0, &out.PublicKeys)
 	}

@@ -319,3 +319,28 @@ func TestEphemeralDevices(t *testing.T) {
 		t.Errorf("without any: %q, %v", got, err)
 	}
 }
+
+// What plugins of amiconfig ask for besides a name and keys, and nothing else that
+// a service may list.
+func TestMetaValues(t *testing.T) {
+	const dir = "/2016-04-19/meta-data/"
+	p := ec2Pages("data")
+	p[dir+"ami-launch-index"], p[dir+"public-ipv4"], p[dir+"local-ipv4"] = "3", "192.0.2.7\n", "<html>"
+	p[dir+"block-device-mapping/"] = "ami\nephemeral0\nephemeral1\n../../x\nswap\nephemeral0/x"
+	p[dir+"block-device-mapping/ephemeral0"], p[dir+"block-device-mapping/swap"] = "sdb", "/dev/sdc\n"
+	c := newCloud(t).serve(aws, &imds{pages: p, tokens: "required"})
+	got, err := Find(t.Context(), c.env("ec2"))
+	want := map[string]string{"ami-launch-index": "3", "public-ipv4": "192.0.2.7", "block-device-mapping/ephemeral0": "sdb", "block-device-mapping/swap": "/dev/sdc"}
+	if diff := cmp.Diff(want, got.Meta.Values); diff != "" || err != nil {
+		t.Errorf("EC2: %v (-want +got):\n%s", err, diff)
+	}
+	m, err := openStackMeta([]byte(`{"uuid":"u","launch_index":0}`))
+	if diff := cmp.Diff(map[string]string{"ami-launch-index": "0"}, m.Values); diff != "" || err != nil {
+		t.Errorf("OpenStack: %v (-want +got):\n%s", err, diff)
+	}
+	m, err = ec2Meta([]byte(`{"ami-launch-index":"5","public-ipv4":7,"block-device-mapping":{"swap":"sdb","../x":"y","root":"sda"}}`))
+	want = map[string]string{"ami-launch-index": "5", "public-ipv4": "7", "block-device-mapping/swap": "sdb"}
+	if diff := cmp.Diff(want, m.Values); diff != "" || err != nil {
+		t.Errorf("config drive: %v (-want +got):\n%s", err, diff)
+	}
+}

@@ -64,6 +64,10 @@ type Meta struct {
 	InstanceID string
 	Hostname   string
 	PublicKeys []string // lines of an authorized_keys file
+
+	// Values are others that plugins of amiconfig ask for, by the names of EC2's
+	// tree: ami-launch-index, public-ipv4, block-device-mapping/ephemeral0 …
+	Values map[string]string
 }
 
 func (m Meta) empty() bool { return m.InstanceID == "" && m.Hostname == "" && len(m.PublicKeys) == 0 }

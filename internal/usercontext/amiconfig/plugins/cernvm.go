@@ -215,17 +215,44 @@ func (plan *cernvmPlan) apply(ctx context.Context, c *Call) error {
 		p.add(err)
 	}
 	if plan.autoLogin != nil {
-		user := ""
+		user := systemUser(c.Root)
 		if len(plan.users) > 0 {
 			user = plan.users[0].name
 		}
-		p.add(setAutoLogin(c.Root, user, *plan.autoLogin))
+		if *plan.autoLogin && user == "" {
+			c.Warn("auto_login: neither the context nor the system names a user to log in")
+		} else {
+			p.add(setAutoLogin(c.Root, user, *plan.autoLogin))
+		}
 	}
 	p.add(plan.proxies.apply(ctx, c))
 	if plan.desktop {
 		p.add(setDesktop(ctx, c, plan.startX))
 	}
 	return p.err()
+}
+
+// systemUser returns the user that CernVM's configuration names, "" without one.
+//
+// Compat: cernvm-config: etc/cernvm/config, whose own default is overridden by what
+// an earlier context left.
+func systemUser(root *guest.Root) string {
+	user := ""
+	for _, file := range []string{"/etc/cernvm/default.conf", siteConf} {
+		data, err := root.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for _, l := range guest.Lines(data) {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(l), "CERNVM_USER="); ok {
+				user = unquote(v)
+			}
+		}
+	}
+	if !guest.ValidName(user) {
+		return ""
+	}
+	return user
 }
 
 // cernvmEveryBoot does what init scripts of the original do early at each boot: the

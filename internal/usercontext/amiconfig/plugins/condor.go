@@ -22,7 +22,8 @@ const (
 // condor_config.local in the same order, without a line break at the end.
 //
 // Differs: the pool password is written to its file instead of being an argument
-// of condor_store_cred, where every user of the machine sees it.
+// of condor_store_cred, where every user of the machine sees it, and a last line
+// says where it is.
 func condor() Plugin {
 	return Plugin{
 		Name: "condor", Does: "joins an HTCondor pool, or is its master",

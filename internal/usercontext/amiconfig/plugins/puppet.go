@@ -49,7 +49,8 @@ func puppet() Plugin {
 				lines = append(lines, strings.ToUpper(key.Name)+"="+word)
 			}
 			if len(lines) == 0 {
-				c.Warn("section [puppet] names neither a server nor a master's options")
+				// Compat: the client starts as the system has it.
+				p.add(c.Root.Service(ctx, []string{"puppet"}, guest.Enable, guest.Start))
 				return p.err()
 			}
 			p.add(c.Root.WriteFile(file, guest.Text(lines), guest.Attr{Mode: 0o644, Backup: true}))
