@@ -10,6 +10,7 @@ import (
 // TestMixedContext boots a MIME context that has something for each of its three
 // readers: the boot loader, the agent and Debian's cloud-init. Each takes its part.
 func TestMixedContext(t *testing.T) {
+	t.Parallel() // of those beside it, only this one needs the server's address
 	server := newRepositoryServer(t)
 	server.start()
 	m := newMica(t)
