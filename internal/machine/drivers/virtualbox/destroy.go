@@ -115,7 +115,7 @@ func (d *Driver) detachForeign(ctx context.Context, s machine.Spec, in info) {
 
 // closeMedia takes the media in a folder out of VirtualBox's list.
 func (d *Driver) closeMedia(ctx context.Context, dir string) error {
-	for _, kind := range []struct{ list, name string }{{"hdds", "disk"}, {"dvds", "dvd"}, {"floppies", "floppy"}} {
+	for _, kind := range []struct{ list, name string }{{"hdds", "disk"}, {"dvds", "dvd"}} {
 		out, err := d.vbox(ctx, queryPatience, "list", kind.list)
 		if err != nil {
 			return err

@@ -16,6 +16,9 @@ func Hasty(d machine.Driver, start, settled time.Duration) machine.Driver {
 	return d
 }
 
+// Limit bounds every command of a driver.
+func Limit(d *Driver, limit time.Duration) { d.limit = limit }
+
 // What is tested by itself.
 var (
 	Locate    = locate

@@ -35,7 +35,7 @@ func parse(text string) info {
 				for n+1 < len(lines) {
 					n++
 					value += "\n" + lines[n]
-					if strings.HasSuffix(lines[n], `"`) {
+					if strings.HasSuffix(lines[n], `"`) && !strings.HasSuffix(lines[n], `\"`) {
 						break
 					}
 				}
@@ -117,7 +117,7 @@ func (in info) holder() string {
 	if name := in["SessionName"]; name != "" {
 		return name
 	}
-	return in["SessionType"] // up to 5.2
+	return in["SessionType"] // of old releases
 }
 
 // mode is what a VMState means.

@@ -150,6 +150,9 @@ func (d *Driver) vbox(ctx context.Context, patience time.Duration, args ...strin
 
 // once runs VBoxManage one time.
 func (d *Driver) once(ctx context.Context, patience time.Duration, args ...string) (string, error) {
+	if d.limit > 0 {
+		patience = min(patience, d.limit)
+	}
 	r, err := d.run.Run(ctx, run.Command{Name: d.program, Args: args, Timeout: patience})
 	err = explain(args, r, err)
 	switch {

@@ -125,7 +125,9 @@ func settings(s machine.Spec) []setting {
 			spellings: [][]string{{"--graphicscontroller", option(s, optGraphics)}, nil}, // not before 6.0
 			key:       "graphicscontroller", want: option(s, optGraphics),
 		},
-		{spellings: [][]string{{"--bioslogodisplaytime", "0"}, {"--firmware-logo-display-time", "0"}, nil}},
+		// The firmware's picture, which is in the way of a serial console.
+		{spellings: [][]string{{"--bioslogofadein", "off"}, {"--firmware-logo-fade-in", "off"}, nil}},
+		{spellings: [][]string{{"--bioslogofadeout", "off"}, {"--firmware-logo-fade-out", "off"}, nil}},
 	}
 	for n, device := range boot {
 		list = append(list, one(fmt.Sprintf("boot%d", n+1), device, fmt.Sprintf("--boot%d", n+1), device))

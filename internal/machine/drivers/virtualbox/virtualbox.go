@@ -39,6 +39,7 @@ type Driver struct {
 	// How long things may take, and how long to wait before each new try;
 	// tests shorten them.
 	start, settled time.Duration
+	limit          time.Duration // of every command; zero is none
 	backoff        []time.Duration
 }
 

@@ -84,6 +84,18 @@ func Commands(dir string) []string {
 	return strings.Split(strings.TrimSpace(string(data)), "\n")
 }
 
+// Links reports whether the guest may make symbolic links in a share.
+func Links(dir, id, name string) bool {
+	s, err := (&fake{dir: dir}).load()
+	if err != nil || s.machine(id) == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.machine(id).Shares, func(sh share) bool { return sh.Name == name && sh.Links })
+}
+
+// KillProcess kills the process of a machine that runs.
+func KillProcess(dir, id string) error { return (&fake{dir: dir}).stop(id) }
+
 // failure is what VBoxManage says when it fails.
 type failure struct {
 	text, code string

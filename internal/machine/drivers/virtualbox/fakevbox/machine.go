@@ -168,15 +168,15 @@ var options = map[string]int{
 	"--cpus": 1, "--memory": 1, "--vram": 1, "--acpi": 1, "--ioapic": 1, "--rtcuseutc": 1, "--cpuexecutioncap": 1, "--boot": 1,
 	"--nic": 1, "--nictype": 1, "--natdnshostresolver": 1, "--natdnsproxy": 1, "--hostonlyadapter": 1, "--draganddrop": 1,
 	"--vrde": 1, "--vrdeaddress": 1, "--vrdeport": 1, "--vrdeauthtype": 1, "--vrdemulticon": 1, "--graphicscontroller": 1,
-	"--clipboard": 1, "--clipboard-mode": 1, "--bioslogodisplaytime": 1, "--firmware-logo-display-time": 1,
+	"--clipboard": 1, "--clipboard-mode": 1, "--bioslogofadein": 1, "--bioslogofadeout": 1, "--firmware-logo-fade-in": 1, "--firmware-logo-fade-out": 1,
 	"--uart": 2, "--uartmode": 2, "--natpf": 1, "--host-only-net": 1,
 }
 
 // lacks are the options that a style does not know.
 var lacks = map[string][]string{
-	Style52: {"--graphicscontroller", "--clipboard-mode", "--firmware-logo-display-time", "--host-only-net"},
-	Style61: {"--clipboard", "--firmware-logo-display-time", "--host-only-net"},
-	Style72: {"--bioslogodisplaytime"}, // it does know it; so that the other spelling is used, too
+	Style52: {"--graphicscontroller", "--clipboard-mode", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net"},
+	Style61: {"--clipboard", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net"},
+	Style72: {"--bioslogofadein"}, // it does know it; so that the other spelling is used, too
 }
 
 var allowed = map[string][]string{

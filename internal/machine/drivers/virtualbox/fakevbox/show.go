@@ -102,11 +102,7 @@ func (f *fake) show(v *vm) {
 	put("clipboard", v.Props["clipboard"])
 	put("draganddrop", v.Props["draganddrop"])
 	if v.live() || v.Race > 0 {
-		key := "SessionName"
-		if f.config.Style == Style52 {
-			key = "SessionType"
-		}
-		put(key, "headless")
+		put("SessionName", "headless")
 	}
 	f.printf("VideoMode=\"640,480,32\"@0,0 1\n")
 	put("vrde", v.Props["vrde"])
