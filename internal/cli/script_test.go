@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"mica":           run,
 		"amiconfig-mime": run,
+		"cernvm-launch":  run,
 
 		// What the stories of machines need; see machine_test.go.
 		"qemu-system-x86_64": fakeQEMU,
@@ -48,7 +49,8 @@ func tell(t *testing.T, dir string) {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: dir,
+		Dir:  dir,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("MICA_HOME", filepath.Join(env.WorkDir, ".mica"))
