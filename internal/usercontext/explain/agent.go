@@ -35,6 +35,10 @@ func contextAgent(c *usercontext.Context, o Options) Agent {
 	if script.Present && !script.Before && !script.After {
 		a.Steps = append(a.Steps, Step{Line: script.Line, Text: "does not run the script: its interpreter is no shell"})
 	}
+	if key, _ := sections.Get("cernvm", "contextualization_key"); key != "" && slices.Contains(names, "cernvm") {
+		id, _, _ := strings.Cut(key, ":")
+		a.Steps = append(a.Steps, Step{Line: optionLine(sections, "cernvm", "contextualization_key"), Text: fmt.Sprintf("fetches the context %s of CernVM Online and applies it, too", id)})
+	}
 	a.Steps = append(a.Steps, everyBoot(names, sections)...)
 	if len(a.Steps) == 1 && len(sections.Sections) == 0 && !script.Present {
 		a.Summary = "Nothing in the context is for it, so it only lets root log in with the machine's key."

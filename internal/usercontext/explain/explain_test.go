@@ -84,6 +84,7 @@ func TestDifferences(t *testing.T) {
 		{"double run", "#!/bin/sh.before\ncat >f <<E\n#!/bin/sh\nE\nexit\n", []string{"runs the script as root before the plugins", "runs it twice"}},
 		{"never run", "#!/bin/bash -e\nexit\n", []string{"after the plugins", "does not run it"}},
 		{"python", "#!/usr/bin/python3\n", []string{"its interpreter is no shell", "runs the script as root, at the end of the first boot"}},
+		{"online", "[cernvm]\ncontextualization_key=abcd:topsecret\n", []string{"fetches the context abcd of CernVM Online"}},
 		{"services", "[cernvm]\nservices=a,b\ncontextualization_command=me:run it\n", []string{"starts the services a, b (at every boot", "runs as me: run it"}},
 		{"compressed part", "MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=B\n\n--B\nContent-Type: text/ucernvm\nContent-Transfer-Encoding: base64\n\nW3VjZXJudm0tYmVnaW5dCmN2bWZzX3RhZz14Clt1Y2Vybm0tZW5kXQo=\n--B--\n", []string{"MIME with 1 parts: ucernvm", "snapshot named x", "because the part is encoded"}},
 		{
