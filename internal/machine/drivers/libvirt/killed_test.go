@@ -8,13 +8,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/libvirt"
+	"github.com/micavm/mica/internal/machine/drivertest"
 )
 
 // killAt makes this test binary a command of its own that is killed at a step.
@@ -42,6 +46,9 @@ func die(step string) error {
 			select {} // the signal is on its way
 		}
 	})
+	if after, err := time.ParseDuration(step); err == nil { // in the middle of whatever it does then
+		time.AfterFunc(after, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+	}
 	ctx, i := context.Background(), machine.Instance{Spec: s}
 	switch os.Args[1] {
 	case "create":
@@ -53,6 +60,12 @@ func die(step string) error {
 		return d.(machine.Saver).Save(ctx, i)
 	case "destroy":
 		return d.Destroy(ctx, i)
+	case "stop":
+		return d.Stop(ctx, i, machine.PowerOff)
+	case "fleet":
+		f := fleet(os.Args[3], d)
+		_, err := f.Create(ctx, fleetOrder(filepath.Join(os.Args[3], "boot.iso")))
+		return err
 	}
 	return errors.New("unknown method")
 }
@@ -65,6 +78,9 @@ func (g *guest) killed(step, method string) {
 	cmd.Env = append(os.Environ(), killAt+"="+step)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
+	if _, terr := time.ParseDuration(step); terr == nil && strings.Contains(string(out), "not killed: <nil>") {
+		return // it was faster
+	}
 	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
 		g.Fatalf("%s to be killed at %q: %v\n%s", method, step, err, out)
 	}
@@ -100,9 +116,10 @@ func TestBesideKilled(t *testing.T) {
 	neighbour.start()
 	for method, steps := range map[string][]string{
 		"create":  {"placed", "files", "defined"},
-		"start":   {"before start", "started"},
-		"save":    {"saved"},
-		"destroy": {"off", "undefined", "files removed"},
+		"start":   {"before start", "200ms", "started"},
+		"save":    {"200ms", "saved"},
+		"stop":    {"50ms"},
+		"destroy": {"50ms", "off", "undefined", "files removed"},
 	} {
 		for _, step := range steps {
 			t.Run(method+" at "+step, func(t *testing.T) {
@@ -113,7 +130,7 @@ func TestBesideKilled(t *testing.T) {
 					_, err := g.d.Create(t.Context(), s)
 					g.must("Create", err)
 				}
-				if method == "save" || method == "destroy" {
+				if method != "create" && method != "start" {
 					g.start()
 				}
 				g.killed(step, method)
@@ -139,5 +156,47 @@ func TestBesideKilled(t *testing.T) {
 				neighbour.state(machine.Running)
 			})
 		}
+	}
+}
+
+// fleet is the machines of a home, all of this driver.
+func fleet(home string, d machine.Driver) *machine.Fleet {
+	made := machine.Factory{Name: libvirt.Name, New: func(machine.Env) machine.Driver { return d }}
+	return &machine.Fleet{Home: machine.Home(home), Drivers: machine.NewRegistry(machine.Env{}, made)}
+}
+
+func fleetOrder(iso string) machine.Order {
+	return machine.Order{Spec: machine.Spec{
+		Name: "m", Driver: libvirt.Name, MemoryMiB: 64, CPUs: 1, DiskMiB: 64,
+		Image: machine.Image{Path: iso}, Context: []byte("#!/bin/sh\nexit\n"),
+		Forwards: []machine.Forward{{Guest: 22, Auto: true}},
+	}}
+}
+
+// TestBesideSwept kills a whole create at each step of the driver's, and sees
+// that gc, and destroy where it was far enough, leave everything as it was.
+func TestBesideSwept(t *testing.T) {
+	beside(t, "system", "pool")
+	for _, step := range []string{"placed", "files", "defined", "before start", "started"} {
+		t.Run(step, func(t *testing.T) {
+			home := t.TempDir()
+			iso := filepath.Join(home, "boot.iso")
+			if err := os.WriteFile(iso, drivertest.BootISO(drivertest.Guest{Says: "hello\r\n"}), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			machines := filepath.Join(home, "machines")
+			before := traces(t, machines)
+			g := &guest{T: t, Instance: machine.Instance{Spec: machine.Spec{Dir: home}}}
+			g.killed(step, "fleet")
+			f := fleet(home, libvirt.Real())
+			_, err := f.Sweep(t.Context(), false)
+			g.must("Sweep", err)
+			if err := f.Destroy(t.Context(), "m", true); err != nil && !fail.Is(err, fail.NotFound) {
+				t.Errorf("Destroy: %v", err)
+			}
+			if diff := cmp.Diff(before, traces(t, machines)); diff != "" {
+				t.Errorf("traces (-before +after):\n%s", diff)
+			}
+		})
 	}
 }
