@@ -16,6 +16,7 @@ import (
 	"github.com/micavm/mica/internal/boot/switchroot"
 	"github.com/micavm/mica/internal/boot/units"
 	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/amiconfig/rc"
 )
 
 // adapt tells the operating system what it must know about its unusual root, so
@@ -37,10 +38,25 @@ func adapt(s *state, r *report) error {
 	if systemd(root) {
 		errs = append(errs, writeUnits("/run", s))
 	} else {
-		r.fact("init_system", "other")
-		errs = append(errs, errors.New("the operating system has no systemd: its context is not applied by itself; run /run/initramfs/bin/mica-guest apply from its start scripts"))
+		kind, err := startScripts(root)
+		r.fact("init_system", kind)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// startScripts has a system without systemd apply its context.
+func startScripts(root string) (kind string, err error) {
+	dir, err := os.OpenRoot(root)
+	if err != nil {
+		return "other", fmt.Errorf("installing start scripts: %w", err)
+	}
+	defer dir.Close()
+	kind, err = rc.Install(dir)
+	if errors.Is(err, rc.ErrUnknown) {
+		return "other", fmt.Errorf("%w: its context is not applied by itself; run /run/initramfs/bin/mica-guest apply from its start scripts", err)
+	}
+	return kind, err
 }
 
 // places makes what every system expects. Compat: cernvm-micro: 97hotfixes.

@@ -29,6 +29,8 @@ type meta struct {
 	InstanceID string   `json:"instance_id"`
 	Hostname   string   `json:"hostname"`
 	PublicKeys []string `json:"public_keys"`
+
+	Values map[string]string `json:"values,omitempty"` // what else the platform says, for plugins
 }
 
 // findContext finds the context of this machine: on the first boot from the
@@ -232,7 +234,9 @@ func (s *state) keepContext() error {
 	if keys == nil {
 		keys = []string{}
 	}
-	data, err := json.MarshalIndent(meta{s.found.Meta.InstanceID, s.found.Meta.Hostname, keys}, "", "  ")
+	data, err := json.MarshalIndent(meta{
+		InstanceID: s.found.Meta.InstanceID, Hostname: s.found.Meta.Hostname, PublicKeys: keys, Values: s.found.Meta.Values,
+	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("keeping the context: %w", err)
 	}

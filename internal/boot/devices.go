@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/usercontext/amiconfig"
 )
 
 // mountAPI mounts what even the first line of output needs. It may be called
@@ -106,12 +108,15 @@ func installSelf(self string) error {
 			break
 		}
 	}
-	for name, target := range map[string]string{
+	links := map[string]string{
 		filepath.Join(runDir, "shutdown"):         "bin/mica-guest",
 		filepath.Join(bin, "reset_root_password"): "mica-guest",
-		filepath.Join(bin, "amiconfig"):           "mica-guest",
 		filepath.Join(bin, "sh"):                  "busybox",
-	} {
+	}
+	for _, name := range amiconfig.Names() {
+		links[filepath.Join(bin, name)] = "mica-guest"
+	}
+	for name, target := range links {
 		if err := os.Symlink(target, name); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("making the folder for the shutdown: %w", err)
 		}

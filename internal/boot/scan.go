@@ -14,6 +14,7 @@ import (
 
 	"github.com/micavm/mica/internal/boot/disk"
 	"github.com/micavm/mica/internal/usercontext/source"
+	"github.com/micavm/mica/internal/usercontext/source/vmware"
 )
 
 // How long the list of block devices must stay the same before it is believed,
@@ -95,6 +96,8 @@ func (s *state) sourceEnv(client sourceClient) source.Env {
 		Cmdline: s.cmd.String(),
 		FWCfg:   "/sys/firmware/qemu_fw_cfg/by_name",
 		Log:     s.log,
+
+		GuestInfo: vmware.New(vmware.Open()),
 	}
 	env.Platform, _ = s.cmd.Get("cvm_platform")
 	if client != nil {
