@@ -22,6 +22,7 @@ import (
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/libvirt"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/tier"
 )
 
 const patience = 60 * time.Second
@@ -291,6 +292,33 @@ func TestBesideNetwork(t *testing.T) {
 	g.must("Describe", err)
 	if facts["address"] != "" || facts["accel"] != "tcg" || !strings.HasPrefix(facts["machine_type"], "pc-q35-") {
 		t.Errorf("Describe = %v; want no address yet, tcg and a q35", facts)
+	}
+	// The guest knows no DHCP; something else on its network asks in its name.
+	card := libvirt.MAC(g.Spec.ID)
+	busybox := tier.Tool(t, "busybox")
+	for _, line := range []string{
+		"ip link add guest0 address " + card + " type veth peer name guest1", "ip link set guest1 master virbr0 up", "ip link set guest0 up",
+		busybox + " udhcpc -i guest0 -n -q -t 10 -T 1 -s /bin/true",
+	} {
+		args := strings.Fields(line)
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+	}
+	defer exec.Command("ip", "link", "del", "guest0").Run() //nolint:errcheck // it goes with the namespace
+	var address string
+	for until := time.Now().Add(patience); address == "" && time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		address, err = g.d.(*libvirt.Driver).Address(t.Context(), g.Instance)
+		g.must("Address", err)
+	}
+	if !strings.HasPrefix(address, "192.168.122.") {
+		t.Errorf("Address = %q, want one of the network's", address)
+	}
+	if facts, err := g.d.(machine.Describer).Describe(t.Context(), g.Instance); err != nil || facts["address"] != address {
+		t.Errorf("Describe = %v, %v; want address %s", facts, err, address)
+	}
+	if err := g.d.(machine.Forwarder).SetForwards(t.Context(), g.Instance, nil); !fail.Is(err, fail.Usage) {
+		t.Errorf("SetForwards on a network = %v, want class Usage", err)
 	}
 }
 

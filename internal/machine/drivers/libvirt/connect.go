@@ -16,6 +16,7 @@ import (
 
 	rpc "github.com/digitalocean/go-libvirt"
 	"github.com/digitalocean/go-libvirt/socket/dialers"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/run"
@@ -43,25 +44,31 @@ type conn struct {
 
 // connections are the open connections of a driver, by URI.
 type connections struct {
-	mu   sync.Mutex // guards open, and users and idle of each
-	open map[string]*conn
-	one  map[string]*sync.Mutex // held while that URI is dialled
+	mu    sync.Mutex // guards open, and users and idle of each
+	open  map[string]*conn
+	dials singleflight.Group // those who wait for one connection share its success or failure
 }
 
 // close gives the connection back.
 func (c *conn) close() {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
-	if c.users--; c.users > 0 {
+	c.users--
+	c.pool.rest(c)
+}
+
+// rest closes a connection that nobody uses, after a while. p.mu is held.
+func (p *connections) rest(c *conn) {
+	if c.users > 0 {
 		return
 	}
 	c.idle = time.AfterFunc(linger, func() {
-		c.pool.mu.Lock()
+		p.mu.Lock()
 		unused := c.users == 0
-		if unused && c.pool.open[c.uri] == c {
-			delete(c.pool.open, c.uri)
+		if unused && p.open[c.uri] == c {
+			delete(p.open, c.uri)
 		}
-		c.pool.mu.Unlock()
+		p.mu.Unlock()
 		if unused {
 			_ = c.Disconnect()
 		}
@@ -93,43 +100,46 @@ func (d *Driver) connect(ctx context.Context, uri string) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", uri, err)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, fmt.Errorf("connecting to %s: %w", uri, err)
+		}
+		if c := d.conns.take(uri); c != nil {
+			return c, nil
+		}
+		dialled := d.conns.dials.DoChan(uri, func() (any, error) { return nil, d.newConn(context.WithoutCancel(ctx), e) })
+		select {
+		case <-ctx.Done():
+		case result := <-dialled:
+			if result.Err != nil {
+				return nil, result.Err
+			}
+		}
 	}
-	if c := d.conns.take(uri); c != nil {
-		return c, nil
-	}
-	d.conns.mu.Lock()
-	turn := d.conns.one[uri]
-	if turn == nil {
-		turn = new(sync.Mutex)
-		d.conns.one[uri] = turn
-	}
-	d.conns.mu.Unlock()
-	turn.Lock()
-	defer turn.Unlock()
-	if c := d.conns.take(uri); c != nil {
-		return c, nil
-	}
+}
+
+// newConn opens a connection for whoever takes it first.
+func (d *Driver) newConn(ctx context.Context, e endpoint) error {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
 	pipe, err := d.dial(ctx, e)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := &conn{Libvirt: rpc.NewWithDialer(ready{pipe}), endpoint: e, pool: &d.conns, pipe: pipe, users: 1}
-	err = c.call(ctx, dialPatience, "connecting to "+uri, func() error { return c.ConnectToURI(rpc.ConnectURI(e.open)) })
+	c := &conn{Libvirt: rpc.NewWithDialer(ready{pipe}), endpoint: e, pool: &d.conns, pipe: pipe}
+	err = c.call(ctx, dialPatience, "connecting to "+e.uri, func() error { return c.ConnectToURI(rpc.ConnectURI(e.open)) })
 	if err != nil {
 		if s, ok := pipe.(*sshPipe); ok {
 			err = s.explain(err)
 		}
 		_ = pipe.Close()
-		return nil, err
+		return err
 	}
 	d.conns.mu.Lock()
-	d.conns.open[uri] = c
-	d.conns.mu.Unlock()
-	return c, nil
+	defer d.conns.mu.Unlock()
+	d.conns.open[e.uri] = c
+	d.conns.rest(c)
+	return nil
 }
 
 // ready hands a connection that is there to the library.

@@ -20,6 +20,7 @@ var (
 	ReadSnapshots = readSnapshots
 	GrowDisk      = growDisk
 	Changed       = changed
+	MAC           = mac
 )
 
 // The same.

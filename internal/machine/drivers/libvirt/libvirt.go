@@ -9,7 +9,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -59,7 +58,7 @@ var (
 func New(env machine.Env) machine.Driver {
 	env = env.Defaults()
 	d := &Driver{run: env.Run, log: env.Log, getenv: env.Getenv, cpuinfo: "/proc/cpuinfo"}
-	d.conns.open, d.conns.one = map[string]*conn{}, map[string]*sync.Mutex{}
+	d.conns.open = map[string]*conn{}
 	d.uri = sessionURI
 	if os.Geteuid() == 0 {
 		d.uri = systemURI
