@@ -1,6 +1,17 @@
 package machine
 
-import "github.com/micavm/mica/internal/stage"
+import (
+	"time"
+
+	"github.com/micavm/mica/internal/stage"
+)
+
+// Diagnose judges a machine by its console.
+func Diagnose(m Machine, log []byte, now time.Time) Diagnosis {
+	d := Diagnosis{Name: m.Name, State: m.State}
+	diagnose(m, log, now, &d)
+	return d
+}
 
 // Reached makes f call do at each step of making and removing a machine.
 func (f *Fleet) Reached(do func(step string)) { f.reached = do }

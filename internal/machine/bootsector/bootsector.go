@@ -1,10 +1,10 @@
-package drivertest
+package bootsector
 
 import (
 	"encoding/binary"
 )
 
-// Guest is what the boot sector of BootISO does.
+// Guest is what the boot sector of ISO does.
 type Guest struct {
 	// Says is written to the first serial port when the guest starts, at most
 	// some seven thousand bytes. After that the guest counts: "#0001" and so
@@ -24,9 +24,9 @@ const (
 	maxGuest = loaded*512 - textAt - 1
 )
 
-// BootISO returns a bootable ISO image: El Torito without emulation, of one
+// ISO returns a bootable ISO image: El Torito without emulation, of one
 // program in 16-bit code.
-func BootISO(g Guest) []byte {
+func ISO(g Guest) []byte {
 	iso := make([]byte, total*sector)
 	primary := iso[16*sector:]
 	copy(primary, "\x01CD001\x01")
