@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -32,8 +33,7 @@ func cernvmLaunch(ctx context.Context, stdio IO, log *slog.Logger, args []string
 	}
 	if isTerminal(stdio.Err) {
 		bars := progress.NewBars(stdio.Err)
-		p.Progress = bars
-		defer bars.Wait()
+		p.Progress, p.Settle = bars, sync.OnceFunc(bars.Wait)
 	}
 	return p.Main(ctx, args)
 }

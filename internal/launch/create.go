@@ -121,6 +121,7 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 	if err := s.furnish(ctx, h, o.noStart); err != nil {
 		return err
 	}
+	s.settled()
 	s.say("Parameters of the machine:")
 	for _, key := range []string{keyName, keyCPUs, keyMemory, keyDisk, keyVersion, keyShared} {
 		if h.values[key] != "" {
@@ -369,10 +370,7 @@ func (s *session) furnish(ctx context.Context, h *held, off bool) error {
 	if err := s.bootImage(ctx, h.record); err != nil {
 		return failed(err)
 	}
-	spec, err := h.spec()
-	if err != nil {
-		return failed(err)
-	}
+	spec := h.spec()
 	for _, share := range spec.Shares {
 		s.tell("note: the machine may read and write %s; '%s=%s' in the configuration gives it no folder", share.Path, keyShared, noShare)
 	}

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case fakevbox.Program, fakevbox.Process:
 		os.Exit(fakevbox.Main(os.Args[0], os.Args[1:]))
+	case programName:
+		asProgram()
 	}
 	os.Exit(m.Run())
 }

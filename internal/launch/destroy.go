@@ -59,9 +59,8 @@ func (s *session) confirmed(ctx context.Context, name string, force bool) (bool,
 // command cut short can be repeated.
 func (s *session) clear(ctx context.Context, h *held) error {
 	i, err := h.record.instance()
-	if err != nil && h.values[keyVBoxID] != "" { // numbers in the record that make no machine
+	if err != nil && i.Spec.ID != "" { // the driver's notes are damaged; it does without
 		s.tell("note: %v", err)
-		i = machine.Instance{Spec: machine.Spec{Name: h.name(), ID: h.values[keyVBoxID], Driver: h.record.driver(), Dir: h.folder()}}
 	}
 	if i.Spec.ID != "" {
 		if h.values[micaPhase] != phaseDestroying {

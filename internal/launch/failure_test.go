@@ -16,6 +16,7 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // TestFailuresAreTold has each method of the driver fail: the command ends with
@@ -283,6 +284,7 @@ func TestAtOnce(t *testing.T) {
 // TestForeignMachines sees that a machine of the user's own, with the very name,
 // stays as it is whatever fails.
 func TestForeignMachines(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	own := t.TempDir()
 	d.vboxManage("createvm", "--name", "x", "--ostype", "Linux26_64", "--basefolder", own, "--register")
@@ -310,6 +312,7 @@ func TestForeignMachines(t *testing.T) {
 // TestFailingStartsDeleteNothing is the first of the original's faults: three
 // starts that fail within a minute, over a machine with a disk.
 func TestFailingStartsDeleteNothing(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	d.must("create", "--no-start", "--name", "x", d.path("UD"))
 	before := d.vboxManage("list", "hdds")

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
+	"github.com/micavm/mica/internal/tier"
 )
 
 func digest(data []byte) string {
@@ -240,6 +241,7 @@ func TestLife(t *testing.T) {
 
 // TestPeers replays the original's own test, create_and_destroy.
 func TestPeers(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	d.write("params.conf", "# a comment\nname=launch_testing_machine\napiPort=22\ncernvmVersion="+version+"\ncpus=1\nmemory=512\ndisk=10000\nexecutionCap=100\nflags=5\ndiskChecksum=\ndiskURL=\nip=\n")
 	d.write("userData.conf", "From x\nContent-Type: multipart/mixed; boundary=\"=\"\n\n--=\nContent-Type: text/cloud-config\n\nusers: [boinc]\n--=--")
@@ -258,6 +260,7 @@ func TestPeers(t *testing.T) {
 
 // TestConfiguration is G29 and G18: what VirtualBox is told for the flags.
 func TestConfiguration(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	t.Chdir(d.home)
 	d.write("my.iso", strings.Repeat("x", 4096))
@@ -310,6 +313,7 @@ func TestConfiguration(t *testing.T) {
 // TestSharedFolderIsCanonicalised is G14 as it should have been.
 func TestSharedFolderIsCanonicalised(t *testing.T) {
 	d := newDesk(t)
+	d.useMemory()
 	d.must("create", "--no-start", "--name", "x", "--sharedFolder", d.home+"/../"+d.home[strings.LastIndexByte(d.home, '/')+1:], d.path("UD"))
 	if got := d.record()["sharedFolder"]; got != d.home {
 		t.Errorf("sharedFolder = %q, want %q", got, d.home)
@@ -318,6 +322,7 @@ func TestSharedFolderIsCanonicalised(t *testing.T) {
 
 func TestListIsSorted(t *testing.T) {
 	d := newDesk(t)
+	d.useMemory()
 	var want []string
 	for _, name := range []string{"c", "a", "B", "b"} {
 		d.must("create", "--no-start", "--name="+name, d.path("UD"))

@@ -167,7 +167,8 @@ func (s *session) unpacked(ctx context.Context, plain, sum string) (machine.Imag
 	}
 	own, from, _ := strings.Cut(strings.TrimSpace(string(note)), " ")
 	image, err := digestOf(ctx, plain)
-	return image, err == nil && from == sum && image.SHA256 == own
+	image.Verified = err == nil && from == sum && image.SHA256 == own
+	return image, image.Verified
 }
 
 func (s *session) unpack(ctx context.Context, from, to, sum string) (machine.Image, error) {
@@ -289,15 +290,15 @@ func (s *session) bootImage(ctx context.Context, r *record) error {
 		r.values[localISO] = image.Path
 	}
 	r.setImage(image)
-	spec, err := r.spec()
-	if err != nil {
-		return err
-	}
-	return adopt(ctx, image, spec.ImagePath())
+	return adopt(ctx, image, r.spec().ImagePath())
 }
 
 func (r *record) setImage(image machine.Image) {
 	r.values[micaImage], r.values[micaDigest], r.values[micaSize] = image.Path, image.SHA256, strconv.FormatInt(image.Size, 10)
+	delete(r.values, micaVerified)
+	if image.Verified {
+		r.values[micaVerified] = "1"
+	}
 	if image.Format != "" {
 		r.values[micaFormat] = image.Format
 	}

@@ -41,10 +41,7 @@ func (s *session) unpackOVA(ctx context.Context, r *record) error {
 		format = "vmdk"
 	}
 	r.values[micaFormat] = format
-	spec, err := r.spec()
-	if err != nil {
-		return err
-	}
+	spec := r.spec()
 	dst, err := atomicfile.Create(spec.ImagePath(), 0o600)
 	if err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/micavm/mica/internal/tier"
 )
 
 const description = `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
@@ -42,6 +44,7 @@ func (d *desk) appliance(name, ovf string, disk []byte) string {
 }
 
 func TestImport(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	// What the fake takes for a disk, with the mark of a VDI image.
 	disk := fmt.Appendf(nil, "fake disk\n%s\n64\n", "33333333-3333-4333-8333-333333333333")

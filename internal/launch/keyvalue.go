@@ -35,6 +35,7 @@ const (
 	micaHandle, micaStale         = "mica/handle", "mica/stale"
 	micaFormat, micaDigest        = "mica/imageFormat", "mica/imageSHA256"
 	micaSize, micaImage           = "mica/imageSize", "mica/image"
+	micaVerified                  = "mica/imageVerified"
 )
 
 // blanks is what the original trims.
@@ -135,7 +136,7 @@ func (s settings) dropInternal(tell func(format string, args ...any), from strin
 func (s settings) number(key string, low, high int64) (int64, error) {
 	var n int64
 	text := s[key]
-	if text == "" || len(text) > 12 || strings.Trim(text, "0123456789") != "" {
+	if text == "" || len(text) > maxDigits || strings.Trim(text, "0123456789") != "" {
 		return 0, fail.New(fail.Usage, "Invalid value of %s: %q is no whole number", key, text)
 	}
 	for _, digit := range text {

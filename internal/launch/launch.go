@@ -32,6 +32,7 @@ type Program struct {
 	Getenv   func(string) string
 	Drivers  *machine.Registry
 	Progress progress.Sink // nil writes lines to Err
+	Settle   func()        // ends the display of progress before the result is written; nil does nothing
 	Log      *slog.Logger  // nil discards
 
 	// SSH runs the program at path with argv (argv[0] is its name) in place of
@@ -80,6 +81,7 @@ func (p *Program) Main(ctx context.Context, args []string) int {
 		p.system = runtime.GOOS
 	}
 	err := p.dispatch(ctx, args)
+	p.settled()
 	if err == nil {
 		return codeOK
 	}
@@ -99,6 +101,12 @@ func (p *Program) Main(ctx context.Context, args []string) int {
 		p.tell("hint: %s", oneLine(hint))
 	}
 	return code
+}
+
+func (p *Program) settled() {
+	if p.Settle != nil {
+		p.Settle()
+	}
 }
 
 func oneLine(text string) string {

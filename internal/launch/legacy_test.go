@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
@@ -50,6 +51,7 @@ func (d *desk) old(flags string) string {
 
 // TestOriginalsMachine goes on with a machine that the original made.
 func TestOriginalsMachine(t *testing.T) {
+	tier.Full(t)
 	d := newDesk(t)
 	folder := d.old("1")
 	before := d.read(d.records()[0])

@@ -39,6 +39,7 @@ const (
 	maxDisk   = 64 << 20
 	maxVRAM   = 256
 	maxPort   = 65535
+	maxDigits = 12
 )
 
 const (
@@ -111,31 +112,38 @@ func checkFlags(v settings, flags int64) error {
 // reaches the guest; the original then reaches this computer's own SSH server.
 // The serial port is always logged, whatever flag 128 says. A context never goes
 // on a floppy, which no guest reads.
-func (r *record) spec() (machine.Spec, error) {
-	v := settings{}
-	v.fill(r.values)
-	v.fill(settings{keyAPIPort: "80", keyCPUs: "1", keyMemory: "512", keyDisk: "1024", keyCap: "100", keyFlags: "0"}) // the driver's own defaults
-	flags, err := checkNumbers(v)
-	if err != nil {
-		return machine.Spec{}, err
-	}
-	number := func(key string) int {
-		n, _ := strconv.Atoi(v[key]) // checked above
+//
+// The record of a new machine has been checked. In older ones a number is what
+// the digits it begins with say, as the original read it.
+func (r *record) spec() machine.Spec {
+	v := r.values
+	number := func(key string, fallback int64) int64 {
+		text := v[key]
+		if text == "" {
+			return fallback
+		}
+		end := 0
+		for end < len(text) && end < maxDigits && text[end] >= '0' && text[end] <= '9' {
+			end++
+		}
+		n, _ := strconv.ParseInt(text[:end], 10, 64) // few digits, or none: 0
 		return n
 	}
+	flags := number(keyFlags, 0)
 	s := machine.Spec{
 		Name: r.name(), ID: v[keyVBoxID], Driver: r.driver(), Dir: r.folder(),
-		CPUs: number(keyCPUs), MemoryMiB: number(keyMemory), DiskMiB: int64(number(keyDisk)),
-		Image: machine.Image{Format: v[micaFormat], Path: v[micaImage], SHA256: v[micaDigest], Verified: v[micaDigest] != ""},
+		CPUs: int(number(keyCPUs, 1)), MemoryMiB: int(number(keyMemory, 512)), DiskMiB: number(keyDisk, 1024), // the original's
+		Image: machine.Image{Format: v[micaFormat], Path: v[micaImage], SHA256: v[micaDigest], Size: number(micaSize, 0), Verified: v[micaVerified] != ""},
+		Forwards: []machine.Forward{{
+			Host:  int(number(localPort, 0)), // 0 before the first start
+			Guest: int(number(keyAPIPort, 80)), Auto: true,
+		}},
 	}
-	s.Image.Size, _ = strconv.ParseInt(v[micaSize], 10, 64) // for people
 	if s.Image.Format == "" && flags&(flagDiskURL|flagDiskLocal|flagOVA) != 0 {
 		s.Image.Format = "vdi" // made by the original: it boots from a disk
 	}
-	host, _ := v.number(localPort, 1, maxPort) // 0 before the first start
-	s.Forwards = []machine.Forward{{Host: int(host), Guest: number(keyAPIPort), Auto: true}}
-	if execution := number(keyCap); execution < 100 {
-		s.ExecutionCap = execution
+	if execution := number(keyCap, 100); execution > 0 && execution < 100 {
+		s.ExecutionCap = int(execution)
 	}
 	if dir := v[keyShared]; dir != "" && dir != noShare {
 		s.Shares = []machine.Share{{Name: s.Name + "_sf", Path: dir}}
@@ -143,7 +151,7 @@ func (r *record) spec() (machine.Spec, error) {
 	if s.Driver == defaultDriver {
 		desktop(&s, flags, v)
 	}
-	return s, nil
+	return s
 }
 
 // desktop sets what only VirtualBox has.
@@ -171,17 +179,13 @@ func desktop(s *machine.Spec, flags int64, v settings) {
 
 // instance is the machine of a record as its driver knows it.
 func (r *record) instance() (machine.Instance, error) {
-	s, err := r.spec()
-	if err != nil {
-		return machine.Instance{}, fmt.Errorf("the record of %q: %w", r.name(), err)
-	}
-	i := machine.Instance{Spec: s}
+	i := machine.Instance{Spec: r.spec()}
 	if text := r.values[micaHandle]; text != "" {
 		if err := json.Unmarshal([]byte(text), &i.Handle); err != nil {
 			return i, fmt.Errorf("the record of %q: reading %s: %w", r.name(), micaHandle, err)
 		}
 	}
-	if s.ID == "" {
+	if i.Spec.ID == "" {
 		return i, fail.New(fail.NotFound, "the machine %q was never made", r.name()).Hint("'cernvm-launch destroy %s' clears its record", r.name())
 	}
 	return i, nil
