@@ -305,7 +305,7 @@ func TestBesideNetwork(t *testing.T) {
 			t.Fatalf("%s: %v\n%s", line, err, out)
 		}
 	}
-	defer exec.Command("ip", "link", "del", "guest0").Run() //nolint:errcheck // it goes with the namespace
+	defer exec.Command("ip", "link", "del", "guest0").Run()
 	var address string
 	for until := time.Now().Add(patience); address == "" && time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
 		address, err = g.d.(*libvirt.Driver).Address(t.Context(), g.Instance)
@@ -370,26 +370,39 @@ func TestBesideLostDaemon(t *testing.T) {
 	beside(t, "system")
 	g := made(t, nil)
 	g.start()
-	text, err := os.ReadFile("/run/libvirt/libvirtd.pid")
-	g.must("reading the daemon's pid", err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	g.must("reading the daemon's pid", err)
-	g.must("killing the daemon", syscall.Kill(pid, syscall.SIGKILL))
-	for {
-		if err := syscall.Kill(pid, 0); err != nil {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	_, err = g.d.State(t.Context(), g.Instance)
+	endDaemon(t)
+	_, err := g.d.State(t.Context(), g.Instance)
 	if err == nil || len(fail.Hints(err)) == 0 {
 		t.Errorf("State without a daemon = %v, hints %q; want an error with a remedy", err, fail.Hints(err))
 	}
-	cmd := exec.Command("libvirtd", "--daemon", "--pid-file", "/run/libvirt/libvirtd.pid")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("starting the daemon again: %v\n%s", err, out)
-	}
+	startDaemon(t)
 	g.state(machine.Running)
 	g.says("hello")
+}
+
+// endDaemon kills the daemon beside the test.
+func endDaemon(t *testing.T) {
+	t.Helper()
+	text, err := os.ReadFile("/run/libvirt/libvirtd.pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for syscall.Kill(pid, 0) == nil {
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func startDaemon(t *testing.T, args ...string) {
+	t.Helper()
+	args = append([]string{"--daemon", "--pid-file", "/run/libvirt/libvirtd.pid"}, args...)
+	if out, err := exec.Command("libvirtd", args...).CombinedOutput(); err != nil {
+		t.Fatalf("starting the daemon again: %v\n%s", err, out)
+	}
 }
