@@ -20,6 +20,9 @@ var noCloud = Kind{Name: "nocloud", Label: "cidata", Files: func(userData []byte
 	if len(m.PublicKeys) > 0 {
 		meta["public-keys"] = m.PublicKeys
 	}
+	if len(m.Shares) > 0 {
+		meta[sharesKey] = m.shareList()
+	}
 	// JSON is YAML, and needs no quoting rules of its own.
 	files := []iso9660.File{
 		iso9660.Bytes("meta-data", 0o444, document(meta)),
@@ -53,6 +56,9 @@ var openNebula = Kind{Name: "opennebula", Label: "CONTEXT", Files: func(userData
 	assign("EC2_USER_DATA", encoded)
 	assign("USER_DATA", encoded)
 	assign("USERDATA_ENCODING", "base64")
+	if len(m.Shares) > 0 {
+		assign(strings.ToUpper(sharesKey), m.shareList())
+	}
 	files := []iso9660.File{iso9660.Bytes("prolog.sh", 0o444, nil)}
 	if len(m.PublicKeys) > 0 {
 		keys := strings.Join(m.PublicKeys, "\n")
@@ -71,6 +77,9 @@ var vSphere = Kind{Name: "vsphere", Label: "CDROM", Files: func(userData []byte,
 	if m.NetworkConfig != nil || m.VendorData != nil {
 		return nil, fail.New(fail.Usage, "a vSphere medium has no place for network configuration or vendor data").Hint("use --layout config-2 or nocloud")
 	}
+	if len(m.Shares) > 0 {
+		return nil, noShares("a vSphere")
+	}
 	return []iso9660.File{iso9660.Bytes("user-data.txt", 0o444, userData)}, nil
 }}
 
@@ -79,6 +88,9 @@ var vSphere = Kind{Name: "vsphere", Label: "CDROM", Files: func(userData []byte,
 var azure = Kind{Name: "azure", Label: "AZURE", Files: func(userData []byte, m Meta) ([]iso9660.File, error) {
 	if m.NetworkConfig != nil || m.VendorData != nil {
 		return nil, fail.New(fail.Usage, "an Azure medium has no place for network configuration or vendor data").Hint("use --layout config-2 or nocloud")
+	}
+	if len(m.Shares) > 0 {
+		return nil, noShares("an Azure")
 	}
 	text, err := azureDocument(userData, m)
 	if err != nil {

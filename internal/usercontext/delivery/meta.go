@@ -23,6 +23,8 @@ type Meta struct {
 
 	NetworkConfig []byte // cloud-init's network configuration (NoCloud) or network_data.json (config drive); nil leaves it out
 	VendorData    []byte // cloud-init's vendor data; nil leaves it out
+
+	Shares []Share // folders of the host that the machine is to mount
 }
 
 // identity is the namespace of computed instance identifiers.
@@ -49,10 +51,16 @@ func (m Meta) Complete(userData []byte) (Meta, error) {
 		return m, fail.New(fail.Usage, "host name %q or instance id %q has characters that do not travel", m.Hostname, m.InstanceID).
 			Hint("use letters, digits, dots and hyphens")
 	}
+	if err := checkShares(m.Shares); err != nil {
+		return m, err
+	}
 	if m.InstanceID == "" {
 		h := sha256.New()
 		for _, part := range append([]string{string(userData), m.Hostname, string(m.NetworkConfig), string(m.VendorData)}, m.PublicKeys...) {
 			_, _ = fmt.Fprintf(h, "%d:%s,", len(part), part)
+		}
+		if len(m.Shares) > 0 {
+			_, _ = h.Write([]byte(m.shareList()))
 		}
 		m.InstanceID = uuid.NewSHA1(identity, h.Sum(nil)).String()
 	}
@@ -74,6 +82,9 @@ func (m Meta) openStack() map[string]any {
 			keys[keyName(i)] = k
 		}
 		doc["public_keys"] = keys
+	}
+	if len(m.Shares) > 0 {
+		doc["meta"] = map[string]string{sharesKey: m.shareList()}
 	}
 	return doc
 }

@@ -51,5 +51,8 @@ func (m Meta) or(more Meta) Meta {
 	if len(m.PublicKeys) == 0 {
 		m.PublicKeys = more.PublicKeys
 	}
+	if len(m.Shares) == 0 {
+		m.Shares = more.Shares
+	}
 	return m
 }

@@ -17,6 +17,11 @@ func checkMeta(t *testing.T, m Meta) {
 	if slices.ContainsFunc(m.PublicKeys, func(k string) bool { return strings.ContainsFunc(k, bad) || !strings.Contains(k, " ") }) {
 		t.Fatalf("keys %q", m.PublicKeys)
 	}
+	for _, s := range m.Shares {
+		if strings.Trim(s.Name+s.Tag, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._=+@-") != "" || s.Name == "" || s.Name[0] == '.' {
+			t.Fatalf("share %+v", s)
+		}
+	}
 }
 
 func FuzzContextSh(f *testing.F) {
@@ -51,6 +56,7 @@ func FuzzOVFEnv(f *testing.F) {
 func FuzzMetaData(f *testing.F) {
 	f.Add([]byte(`{"uuid":"u","hostname":"h","public_keys":{"a":"` + testKey + `"},"keys":[{"type":"ssh","data":"x"}]}`))
 	f.Add([]byte(`{"instance-id":"i","public-keys":{"0":{"openssh-key":"` + testKey + `"},"1":[[["x"]]]}}`))
+	f.Add([]byte(`{"uuid":"u","meta":{"mica_shares":"[{\"name\":\"data\",\"type\":\"9p\",\"ro\":true},{\"name\":\"../x\",\"type\":\"9p\"}]"}}`))
 	f.Add([]byte("instance-id: i\npublic-keys:\n  - " + testKey + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if m, err := openStackMeta(data); err == nil {

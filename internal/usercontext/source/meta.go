@@ -39,6 +39,7 @@ func (m Meta) clean() Meta {
 	if m.Values = values; len(values) == 0 {
 		m.Values = nil
 	}
+	m.Shares = CleanShares(m.Shares)
 	return m
 }
 
@@ -101,11 +102,14 @@ func openStackMeta(data []byte) (Meta, error) {
 			Type string `json:"type"`
 			Data string `json:"data"`
 		} `json:"keys"`
+		Meta any `json:"meta"` // an object of strings; whoever writes something else keeps his keys
 	}
 	if err := json.Unmarshal(data, &m); err != nil {
 		return Meta{}, fmt.Errorf("reading meta_data.json: %w", err)
 	}
-	out := Meta{InstanceID: m.UUID, Hostname: m.Hostname}
+	properties, _ := m.Meta.(map[string]any)
+	shares, _ := properties[SharesKey].(string)
+	out := Meta{InstanceID: m.UUID, Hostname: m.Hostname, Shares: readShares(shares)}
 	if hostname(out.Hostname) == "" {
 		out.Hostname = m.Name
 	}
@@ -147,6 +151,7 @@ func looseMeta(m map[string]any) Meta {
 	}
 	out.InstanceID = text("instance-id", "instance_id", "uuid")
 	out.Hostname = text("local-hostname", "local_hostname", "hostname", "public-hostname")
+	out.Shares = readShares(text(SharesKey))
 	out.Values = map[string]string{}
 	for _, name := range valueNames() {
 		switch v := m[name].(type) {

@@ -76,6 +76,7 @@ func openNebula(script, keyFile []byte) (Found, error) {
 	// Compat: the candidates of the original are followed by addresses, which are
 	// no names.
 	f.Meta.Hostname, _ = vars.first("SET_HOSTNAME", "HOSTNAME")
+	f.Meta.Shares = readShares(vars[strings.ToUpper(SharesKey)])
 	if id := vars["VMID"]; id != "" {
 		f.Meta.InstanceID = "one-" + id
 	}

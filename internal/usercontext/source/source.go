@@ -68,6 +68,8 @@ type Meta struct {
 	// Values are others that plugins of amiconfig ask for, by the names of EC2's
 	// tree: ami-launch-index, public-ipv4, block-device-mapping/ephemeral0 …
 	Values map[string]string
+
+	Shares []Share // folders of the host, in the order of the platform
 }
 
 func (m Meta) empty() bool { return m.InstanceID == "" && m.Hostname == "" && len(m.PublicKeys) == 0 }
