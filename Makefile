@@ -4,7 +4,7 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo demo-stop test check lint race bench clean setup-demo setup-test assets
+.PHONY: build demo demo-stop test check lint race bench clean setup-demo setup-test assets vbox-root test-vbox
 
 build: ## bin/mica and bin/mica-guest
 	@mkdir -p bin
@@ -28,6 +28,12 @@ lint: ## golangci-lint, built from the pinned source on first use (minutes)
 
 race: ## the short tests under the race detector; needs a C compiler
 	@CGO_ENABLED=1 $(GO) test -short -race ./...
+
+vbox-root: ## a root directory with VirtualBox for test-vbox: 300 MB to fetch, 1.1 GB, about 6 minutes; needs root
+	@scripts/vbox-root.sh
+
+test-vbox: vbox-root ## VirtualBox's driver against the real program, without its kernel module; needs root
+	@MICA_VBOX_ROOT="$${XDG_CACHE_HOME:-$$HOME/.cache}/mica/vbox-root" $(GO) test -count=1 -v -timeout 60m -run TestReal ./internal/machine/drivers/virtualbox
 
 bench: setup-test build ## figures and ratios, see bench/README.md
 	@bench/run.sh

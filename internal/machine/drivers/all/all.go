@@ -4,6 +4,7 @@ import (
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/libvirt"
 	"github.com/micavm/mica/internal/machine/drivers/qemu"
+	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 )
 
 // Default is the driver of machines whose user names none.
@@ -13,6 +14,7 @@ const Default = qemu.Name
 func Drivers(env machine.Env) *machine.Registry {
 	return machine.NewRegistry(env,
 		machine.Factory{Name: libvirt.Name, New: libvirt.New},
-		machine.Factory{Name: qemu.Name, New: qemu.New}, // yours goes here, in alphabetical order
+		machine.Factory{Name: qemu.Name, New: qemu.New},
+		machine.Factory{Name: virtualbox.Name, New: virtualbox.New}, // yours goes here, in alphabetical order
 	)
 }

@@ -1,6 +1,7 @@
 package virtualbox
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -90,7 +91,7 @@ func (d *Driver) build(ctx context.Context, s machine.Spec) error {
 		return err
 	}
 	list := settings(s)
-	if s.Display == displayVNC {
+	if s.Display == machine.DisplayVNC {
 		if err := d.checkViewer(ctx); err != nil {
 			return err
 		}
@@ -144,7 +145,11 @@ func writeConfigDrive(ctx context.Context, s machine.Spec) error {
 	}
 	defer f.Close() //nolint:errcheck // Commit reports
 	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys}
-	if err := delivery.ConfigDrive(ctx, f, s.Context, meta); err != nil {
+	kind, err := delivery.Named(cmp.Or(s.Medium, "config-2"))
+	if err != nil {
+		return err
+	}
+	if err := delivery.WriteISO(ctx, f, kind, s.Context, meta); err != nil {
 		return fmt.Errorf("writing config drive: %w", err)
 	}
 	return f.Commit()

@@ -81,11 +81,17 @@ func (d *Driver) forget(ctx context.Context, s machine.Spec) error {
 		return d.closeMedia(ctx, s.Dir)
 	}
 	if !in.inaccessible() {
-		if err := d.powerOff(ctx, s.ID); err != nil {
+		m, err := in.mode()
+		if err != nil {
 			return err
 		}
-		if in, _, err = d.settle(ctx, s.ID); err != nil {
-			return err
+		if m.passing || m.state != machine.Stopped || in.holder() != "" {
+			if err := d.powerOff(ctx, s.ID); err != nil {
+				return err
+			}
+			if in, _, err = d.settle(ctx, s.ID); err != nil {
+				return err
+			}
 		}
 		d.detachForeign(ctx, s, in)
 	}
@@ -126,12 +132,13 @@ func (d *Driver) closeMedia(ctx context.Context, dir string) error {
 				ours = append(ours, medium["UUID"])
 			}
 		}
-		// A disk that others are differences to is closed after them.
+		// A disk that others are differences to is closed after them. One that
+		// is gone meanwhile is taken for the name of a file.
 		for len(ours) > 0 {
 			var left []string
 			var errs []error
 			for _, id := range ours {
-				if _, err := d.vbox(ctx, changePatience, "closemedium", kind.name, id); err != nil && !unregistered(err) {
+				if _, err := d.vbox(ctx, changePatience, "closemedium", kind.name, id); err != nil && !unregistered(err) && !says(err, "is not fully qualified") {
 					left, errs = append(left, id), append(errs, err)
 				}
 			}

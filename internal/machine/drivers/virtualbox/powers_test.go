@@ -148,6 +148,9 @@ func TestSnapshots(t *testing.T) {
 	f.must("Revert", f.Revert(t.Context(), i, "off"))
 	f.state(i, machine.Stopped)
 	f.must("DropSnapshot", f.DropSnapshot(t.Context(), i, "off"))
+	if in := f.vbox("snapshot", i.Spec.ID, "list"); !strings.Contains(in, "mica-dropped-") { // "on" follows it
+		t.Errorf("snapshots are %s: what makes this a test has gone", in)
+	}
 	for _, err := range []error{f.DropSnapshot(t.Context(), i, "off"), f.Revert(t.Context(), i, "off")} {
 		if !fail.Is(err, fail.NotFound) {
 			t.Errorf("of a snapshot that is gone: %v, want class NotFound", err)
@@ -155,6 +158,10 @@ func TestSnapshots(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"on with memory"}, names()); diff != "" {
 		t.Errorf("Snapshots (-want +got):\n%s", diff)
+	}
+	f.must("Revert", f.Revert(t.Context(), i, "on"))
+	if in := f.vbox("snapshot", i.Spec.ID, "list"); strings.Contains(in, "mica-dropped-") {
+		t.Errorf("snapshots are %s: the dropped one could have been deleted", in)
 	}
 	f.must("Start", f.Start(t.Context(), i)) // its disk is a difference now
 }

@@ -119,12 +119,12 @@ func (r *real) vbox(args ...string) string {
 	return string(out)
 }
 
-// timed is a driver whose guests listen to the power button where VirtualBox
-// has it: its ACPI registers are at 0x4000, those of the machine that
-// drivertest's guest knows at 0x600.
-type timed struct{ *virtualbox.Driver }
+// adapted is a driver whose guests listen to the power button where VirtualBox
+// has it: its ACPI registers are at 0x4000 and it switches off with sleep type
+// 5, those of the machine that drivertest's guest knows are at 0x600, and 0.
+type adapted struct{ *virtualbox.Driver }
 
-func (d timed) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
+func (d adapted) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
 	image, err := os.ReadFile(s.ImagePath())
 	if err != nil {
 		return machine.Instance{}, err
@@ -134,6 +134,7 @@ func (d timed) Create(ctx context.Context, s machine.Spec) (machine.Instance, er
 	for _, register := range []byte{0, 2, 4} {
 		copy(part, bytes.ReplaceAll(part, []byte{0xba, register, 0x06}, []byte{0xba, register, 0x40}))
 	}
+	copy(part, bytes.ReplaceAll(part, []byte{0xb8, 0x00, 0x20}, []byte{0xb8, 0x00, 0x34}))
 	if err := os.WriteFile(s.ImagePath(), image, 0o600); err != nil {
 		return machine.Instance{}, err
 	}
@@ -163,7 +164,7 @@ func TestReal(t *testing.T) {
 			t.Skip("full tier: runs without -short")
 		}
 		drivertest.Run(t, drivertest.Case{
-			New:      func(*testing.T) machine.Driver { return timed{r.driver(nil)} },
+			New:      func(*testing.T) machine.Driver { return adapted{r.driver(nil)} },
 			Patience: 90 * time.Second, AtOnce: 2,
 		})
 	})

@@ -14,11 +14,8 @@ import (
 
 // The values of Spec.Network and Spec.Display.
 const (
-	networkNAT      = "nat"
-	networkHostOnly = "hostonly"
-	displayNone     = "none"
-	displayVNC      = "vnc"
-	displayGUI      = "gui"
+	networkHostOnly = "hostonly" // besides machine.NAT
+	displayNone     = "none"     // besides machine.DisplayVNC and machine.DisplayGUI
 )
 
 // The options of this driver, and what they may be.
@@ -43,11 +40,34 @@ var choices = map[string][]string{
 
 const maxVRAM = 256
 
+// optionHelp says what each option does.
+func optionHelp() map[string]string {
+	return map[string]string{
+		optVRAM:      "megabytes of video memory, 32 by default",
+		optGraphics:  "graphics controller: " + strings.Join(choices[optGraphics], ", "),
+		optNATDNS:    "who looks names up for the guest: " + strings.Join(choices[optNATDNS], ", "),
+		optOSType:    "VirtualBox's id of the guest's system, Linux26_64 by default ('VBoxManage list ostypes')",
+		optAdditions: "guest additions' CD: off, on, auto (if VirtualBox has one), or the path of an ISO image",
+		optNIC:       "network card: " + strings.Join(choices[optNIC], ", "),
+	}
+}
+
 func option(s machine.Spec, name string) string {
 	if value := s.Options[name]; value != "" {
 		return value
 	}
 	return defaults[name]
+}
+
+// Check implements machine.Checker.
+func (d *Driver) Check(ctx context.Context, s machine.Spec) error {
+	if err := check(s); err != nil {
+		return err
+	}
+	if s.Display == machine.DisplayVNC {
+		return d.checkViewer(ctx)
+	}
+	return nil
 }
 
 // check refuses what this driver cannot do.
@@ -71,11 +91,11 @@ func check(s machine.Spec) error {
 	if s.Accel != "" && s.Accel != "auto" {
 		return fail.New(fail.Usage, "driver %s has no --accel %q", Name, s.Accel).Hint("VirtualBox chooses by itself: use auto")
 	}
-	if !slices.Contains([]string{"", networkNAT, networkHostOnly}, s.Network) {
+	if !slices.Contains([]string{"", machine.NAT, networkHostOnly}, s.Network) {
 		return fail.New(fail.Usage, "driver %s has no network %q", Name, s.Network).
 			Hint("use nat, or hostonly for a second network card that only this computer sees")
 	}
-	if !slices.Contains([]string{"", displayNone, displayVNC, displayGUI}, s.Display) {
+	if !slices.Contains([]string{"", displayNone, machine.DisplayVNC, machine.DisplayGUI}, s.Display) {
 		return fail.New(fail.Usage, "driver %s has no display %q", Name, s.Display).Hint("use none, vnc or gui")
 	}
 	if s.ExecutionCap < 0 || s.ExecutionCap > 100 {
@@ -149,7 +169,7 @@ func settings(s machine.Spec) []setting {
 				key:       "clipboard", want: "bidirectional",
 			})
 	}
-	if s.Display == displayVNC {
+	if s.Display == machine.DisplayVNC {
 		list = append(list, one("vrde", "on", "--vrde", "on"),
 			one("", "", "--vrdeaddress", "127.0.0.1"), one("", "", "--vrdeport", viewPorts),
 			one("", "", "--vrdeauthtype", "null"), one("", "", "--vrdemulticon", "on"))

@@ -46,6 +46,13 @@ func snapshotsIn(data []byte) ([]snapshotNode, error) {
 	return all, nil
 }
 
+// dropped begins the name of a snapshot that VirtualBox could not delete when
+// it was dropped: it deletes none that the machine stands on while another one
+// follows it, and none that several follow. It is deleted when it can be, and
+// with the machine at the latest.
+const dropped = "mica-dropped-"
+
+// snapshots returns the machine's snapshots, those included that are dropped.
 func (d *Driver) snapshots(ctx context.Context, i machine.Instance) ([]snapshotNode, machine.State, error) {
 	in, state, err := d.settle(ctx, i.Spec.ID)
 	if err != nil {
@@ -81,8 +88,8 @@ func (d *Driver) findSnapshot(ctx context.Context, i machine.Instance, name stri
 // Snapshot implements machine.Snapshotter. The guest stands still while its
 // memory is written, and goes on.
 func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) error {
-	if name == "" || strings.HasPrefix(name, "-") {
-		return fail.New(fail.Usage, "%q is no name for a snapshot", name).Hint("do not begin it with '-'")
+	if name == "" || strings.HasPrefix(name, "-") || strings.HasPrefix(name, dropped) {
+		return fail.New(fail.Usage, "%q is no name for a snapshot", name).Hint("do not begin it with '-', nor with %q", dropped)
 	}
 	_, before, err := d.findSnapshot(ctx, i, name)
 	switch {
@@ -119,6 +126,9 @@ func (d *Driver) Snapshots(ctx context.Context, i machine.Instance) ([]machine.S
 	nodes, _, err := d.snapshots(ctx, i)
 	all := make([]machine.Snapshot, 0, len(nodes))
 	for _, n := range nodes {
+		if strings.HasPrefix(n.Name, dropped) {
+			continue
+		}
 		taken, _ := time.Parse(time.RFC3339, n.Time) // unknown is the zero time
 		all = append(all, machine.Snapshot{Name: n.Name, Time: taken, Memory: n.StateFile != ""})
 	}
@@ -137,8 +147,7 @@ func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) er
 	if _, err := d.vbox(ctx, longPatience, "snapshot", i.Spec.ID, "restore", id); err != nil {
 		return err
 	}
-	_, _, err = d.settle(ctx, i.Spec.ID)
-	return err
+	return d.clearDropped(ctx, i)
 }
 
 // DropSnapshot implements machine.Snapshotter.
@@ -147,9 +156,39 @@ func (d *Driver) DropSnapshot(ctx context.Context, i machine.Instance, name stri
 	if err != nil {
 		return err
 	}
-	if _, err := d.vbox(ctx, longPatience, "snapshot", i.Spec.ID, "delete", id); err != nil {
+	_, err = d.vbox(ctx, longPatience, "snapshot", i.Spec.ID, "delete", id)
+	if inTheWay(err) {
+		_, err = d.vbox(ctx, changePatience, "snapshot", i.Spec.ID, "edit", id, "--name", dropped+id)
 		return err
 	}
-	_, err = d.saved(ctx, i.Spec.ID)
+	if err != nil {
+		return err
+	}
+	if _, err = d.saved(ctx, i.Spec.ID); err != nil {
+		return err
+	}
+	return d.clearDropped(ctx, i)
+}
+
+// inTheWay reports whether VirtualBox cannot delete a snapshot for what it is in
+// the tree.
+func inTheWay(err error) bool {
+	return says(err, "has one child snapshot", "more than one child snapshot", "child snapshots")
+}
+
+// clearDropped deletes the dropped snapshots that can be deleted by now.
+func (d *Driver) clearDropped(ctx context.Context, i machine.Instance) error {
+	all, _, err := d.snapshots(ctx, i)
+	for _, n := range all {
+		if !strings.HasPrefix(n.Name, dropped) {
+			continue
+		}
+		if _, err := d.vbox(ctx, longPatience, "snapshot", i.Spec.ID, "delete", n.UUID); err != nil && !inTheWay(err) {
+			return err
+		}
+		if _, err := d.saved(ctx, i.Spec.ID); err != nil {
+			return err
+		}
+	}
 	return err
 }

@@ -149,7 +149,7 @@ func (d *Driver) wake(ctx context.Context, i machine.Instance, in info) error {
 func (d *Driver) launch(ctx context.Context, i machine.Instance, before machine.State) error {
 	s := i.Spec
 	kind := "headless"
-	if s.Display == displayGUI {
+	if s.Display == machine.DisplayGUI {
 		kind = "gui"
 	}
 	if err := ctx.Err(); err != nil {

@@ -53,6 +53,7 @@ var (
 	_ machine.Screener    = (*Driver)(nil)
 	_ machine.Viewer      = (*Driver)(nil)
 	_ machine.Forwarder   = (*Driver)(nil)
+	_ machine.Checker     = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_VBOXMANAGE names another program than the
@@ -105,7 +106,12 @@ var versionPattern = regexp.MustCompile(`^(\d+)\.(\d+)(?:\.\d+)?\S*$`)
 
 // Probe implements machine.Driver.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.program}
+	r := machine.Report{
+		Driver: Name, Program: d.program, Options: optionHelp(),
+		Features: []machine.Feature{
+			machine.Networks, machine.VNC, machine.GUI, machine.SharedFolders, machine.ExecutionCaps, machine.Clipboards, machine.DiskImages,
+		},
+	}
 	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: queryPatience})
 	if err != nil {
 		return r, unusable(ctx, err)

@@ -10,12 +10,16 @@ import (
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/tier"
 )
 
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case fakevbox.Program, fakevbox.Process:
 		os.Exit(fakevbox.Main(os.Args[0], os.Args[1:]))
+	}
+	if what := os.Getenv(killAt); what != "" {
+		os.Exit(commandToKill(what))
 	}
 	os.Exit(m.Run())
 }
@@ -51,12 +55,12 @@ func (f *fake) configure(c fakevbox.Config) {
 func TestConformance(t *testing.T) {
 	for _, style := range []string{fakevbox.Style72, fakevbox.Style61, fakevbox.Style52} {
 		t.Run(style, func(t *testing.T) {
-			if style != fakevbox.Style72 && testing.Short() {
-				t.Skip("the newest style runs with -short, the others in the full tier")
+			if style != fakevbox.Style72 {
+				tier.Full(t)
 			}
 			drivertest.Run(t, drivertest.Case{
 				New: func(t *testing.T) machine.Driver {
-					return newFake(t, fakevbox.Config{Style: style, Race: 3}).Driver
+					return newFake(t, fakevbox.Config{Style: style, Race: 3, Extension: "VNC"}).Driver
 				},
 				Parallel: true, Patience: 30 * time.Second,
 			})

@@ -387,13 +387,19 @@ func (f *fake) snapshot(s *state, args []string) error {
 	if err != nil {
 		return err
 	}
+	if args[1] == "list" {
+		for _, sn := range v.Snapshots {
+			f.printf("Name: %s (UUID: %s)\n", sn.Name, sn.UUID)
+		}
+		return nil
+	}
 	if !v.live() {
 		if v, err = s.change(args[0]); err != nil {
 			return err
 		}
 	}
-	o, rest, err := flags(args[2:], map[string]int{"--description": 1, "--live": 0})
-	if err != nil || len(o) > 0 || len(rest) != 1 {
+	o, rest, err := flags(args[2:], map[string]int{"--name": 1})
+	if err != nil || (len(o) > 0) != (args[1] == "edit") || len(rest) != 1 {
 		return errors.Join(err, unknown("this fake takes a snapshot's name only"))
 	}
 	n := slices.IndexFunc(v.Snapshots, func(sn *snap) bool { return sn.UUID == rest[0] })
@@ -426,8 +432,22 @@ func (f *fake) snapshot(s *state, args []string) error {
 		if err := v.branch(s); err != nil {
 			return err
 		}
+	case "edit":
+		v.Snapshots[n].Name = first(o, "--name")
 	case "delete":
 		gone := v.Snapshots[n]
+		children := 0
+		for _, sn := range v.Snapshots {
+			if sn.Parent == gone.UUID {
+				children++
+			}
+		}
+		if children > 1 {
+			return refuse("VBOX_E_INVALID_OBJECT_STATE", "Snapshot '%s' of the machine '%s' has more than one child snapshot (%d)", gone.Name, v.Name, children)
+		}
+		if children > 0 && v.Current == gone.UUID {
+			return refuse("VBOX_E_INVALID_OBJECT_STATE", "Snapshot '%s' of the machine '%s' cannot be deleted, because it is the current snapshot and has one child snapshot", gone.Name, v.Name)
+		}
 		for _, sn := range v.Snapshots {
 			if sn.Parent == gone.UUID {
 				sn.Parent = gone.Parent
