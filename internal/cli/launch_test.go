@@ -2,11 +2,37 @@ package cli_test
 
 import (
 	"errors"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 )
+
+// asVirtualBox is VBoxManage where the program has that name. It is no command of
+// scripts: those would all find it in PATH, and share its machines.
+func asVirtualBox() {
+	switch filepath.Base(os.Args[0]) {
+	case fakevbox.Program, fakevbox.Process:
+		os.Exit(fakevbox.Main(os.Args[0], os.Args[1:]))
+	}
+}
+
+// fakeVBox makes a VirtualBox of its own in a folder: fakevbox FOLDER.
+func fakeVBox() {
+	err := os.MkdirAll(os.Args[1], 0o700)
+	if err == nil {
+		_, err = fakevbox.Install(os.Args[1])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "fakevbox:", err)
+		os.Exit(1)
+	}
+}
 
 // exits is a command of scripts: exits CODE PROGRAM [ARGUMENTS] runs a program
 // that must end with that exit code.

@@ -15,6 +15,7 @@ import (
 
 // TestMain lets scripts run the commands of this package as programs.
 func TestMain(m *testing.M) {
+	asVirtualBox()
 	testscript.Main(m, map[string]func(){
 		"mica":           run,
 		"amiconfig-mime": run,
@@ -23,6 +24,7 @@ func TestMain(m *testing.M) {
 		// What the stories of machines need; see machine_test.go.
 		"qemu-system-x86_64": fakeQEMU,
 		"bootiso":            bootISO,
+		"fakevbox":           fakeVBox,
 	})
 }
 
