@@ -133,6 +133,9 @@ func (d *Driver) newConn(ctx context.Context, e endpoint) error {
 			err = s.explain(err)
 		}
 		_ = pipe.Close()
+		if errors.As(err, new(rpc.Error)) && len(fail.Hints(err)) == 0 {
+			err = notLetIn(err)
+		}
 		return err
 	}
 	d.conns.mu.Lock()
@@ -319,11 +322,18 @@ func explain(what string, err error) error {
 		return fail.New(fail.Failed, "%s: %w", what, &goneError{err}).
 			Hint("see whether it runs ('systemctl status libvirtd'), and why it ended ('journalctl -u libvirtd'), then try again")
 	case is(err, rpc.ErrAuthFailed), is(err, rpc.ErrAuthUnavailable), is(err, rpc.ErrAuthCancelled), is(err, rpc.ErrAccessDenied):
-		return fail.New(fail.HostLacks, "%s: libvirt does not let this user in: %w", what, err).
-			Hint("add yourself to the group libvirt ('sudo usermod -aG libvirt $USER'), then log in again").
-			Hint("or use your own daemon: MICA_LIBVIRT_URI=%s", sessionURI)
+		return notLetIn(fmt.Errorf("%s: %w", what, err))
 	case errors.Is(err, rpc.ErrUnsupported), is(err, rpc.ErrNoSupport):
 		return fail.New(fail.HostLacks, "%s: this libvirt is too old for it: %w", what, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// notLetIn is the error of a daemon that answers and says no: it has asked
+// polkit, which may be missing.
+func notLetIn(err error) error {
+	return fail.New(fail.HostLacks, "libvirt does not let this user in: %w", err).
+		Hint("add yourself to the group libvirt ('sudo usermod -aG libvirt $USER'), then log in again").
+		Hint("where there is no polkit, set auth_unix_rw = \"none\" in libvirtd.conf: the group is then enough").
+		Hint("or use your own daemon: MICA_LIBVIRT_URI=%s", sessionURI)
 }
