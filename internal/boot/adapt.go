@@ -38,6 +38,7 @@ func adapt(s *state, r *report) error {
 	if systemd(root) {
 		errs = append(errs, writeUnits("/run", s))
 	} else {
+		s.noteShares()
 		kind, err := startScripts(root)
 		r.fact("init_system", kind)
 		errs = append(errs, err)
@@ -311,7 +312,7 @@ func forCloudInit(c *usercontext.Context) bool {
 // writeUnits writes the units, and the network files of networkd, below run.
 func writeUnits(run string, s *state) error {
 	var errs []error
-	plan := units.Plan{CloudInit: forCloudInit(s.context)}
+	plan := units.Plan{CloudInit: forCloudInit(s.context), Shares: s.sharedFolders()}
 	dir := filepath.Join(run, strings.TrimPrefix(units.Dir, "/run"))
 	for _, f := range units.Files(plan) {
 		file := filepath.Join(dir, f.Name)

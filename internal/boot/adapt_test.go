@@ -8,6 +8,7 @@ import (
 
 	"github.com/micavm/mica/internal/boot/network"
 	"github.com/micavm/mica/internal/usercontext"
+	"github.com/micavm/mica/internal/usercontext/source"
 )
 
 func put(t *testing.T, root, name, text string) {
@@ -165,7 +166,7 @@ func TestWriteUnits(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.MAC = "52:54:00:12:34:56"
-	s := &state{configs: []network.Config{c}}
+	s := &state{configs: []network.Config{c}, shares: []source.Share{{Name: "data", Type: source.Share9P}, {Name: "../../../x", Type: source.Share9P}}}
 	for range 2 { // a second try of the stage
 		if err := writeUnits(run, s); err != nil {
 			t.Fatal(err)
@@ -176,6 +177,15 @@ func TestWriteUnits(t *testing.T) {
 	}
 	if target, err := os.Readlink(filepath.Join(run, "systemd/system/cloud-init-local.service")); err != nil || target != "/dev/null" {
 		t.Errorf("cloud-init is not masked: %q, %v", target, err)
+	}
+	if text := read(t, run, "systemd/system/mnt-shared-data.mount"); !strings.Contains(text, "\nWhere=/mnt/shared/data\n") {
+		t.Errorf("mount unit:\n%s", text)
+	}
+	if target, err := os.Readlink(filepath.Join(run, "systemd/system/multi-user.target.wants/mnt-shared-data.mount")); err != nil || target != "../mnt-shared-data.mount" {
+		t.Errorf("nothing wants the share: %q, %v", target, err)
+	}
+	if all, err := filepath.Glob(filepath.Join(run, "systemd/system/*.mount")); err != nil || len(all) != 1 {
+		t.Errorf("mount units %q, %v; want that of the share with a good name", all, err)
 	}
 	if text := read(t, run, "systemd/network/10-mica.network"); !strings.Contains(text, "MACAddress=52:54:00:12:34:56") || !strings.Contains(text, "KeepConfiguration=yes") {
 		t.Errorf("network file:\n%s", text)

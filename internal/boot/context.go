@@ -31,6 +31,7 @@ type meta struct {
 	PublicKeys []string `json:"public_keys"`
 
 	Values map[string]string `json:"values,omitempty"` // what else the platform says, for plugins
+	Shares []source.Share    `json:"shares,omitempty"` // folders of the host
 }
 
 // findContext finds the context of this machine: on the first boot from the
@@ -56,7 +57,7 @@ func findContext(ctx context.Context, s *state, r *report) error {
 			s.newSelf = true
 		}
 		if again == "" || found.Source == "" {
-			s.source = stored.source
+			s.source, s.shares = stored.source, stored.meta.Shares
 			r.fact("context", stored.source)
 			if stored.source == noSource {
 				return errors.Join(s.useContext(nil), skipped("the machine has no context"))
@@ -111,7 +112,7 @@ func tried(found source.Found) string {
 // takeContext makes a context that was just found the one in force, and has it
 // kept.
 func (s *state) takeContext(ctx context.Context, found source.Found, r *report) error {
-	s.found, s.keep, s.source = found, true, found.Source
+	s.found, s.keep, s.source, s.shares = found, true, found.Source, found.Meta.Shares
 	if s.source == "" {
 		s.source = noSource
 		// Without a network nobody could be asked: the next boot tries again.
@@ -235,7 +236,7 @@ func (s *state) keepContext() error {
 		keys = []string{}
 	}
 	data, err := json.MarshalIndent(meta{
-		InstanceID: s.found.Meta.InstanceID, Hostname: s.found.Meta.Hostname, PublicKeys: keys, Values: s.found.Meta.Values,
+		InstanceID: s.found.Meta.InstanceID, Hostname: s.found.Meta.Hostname, PublicKeys: keys, Values: s.found.Meta.Values, Shares: s.found.Meta.Shares,
 	}, "", "  ")
 	if err != nil {
 		return fmt.Errorf("keeping the context: %w", err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,6 +12,7 @@ import (
 	"github.com/micavm/mica/internal/boot/cmdline"
 	"github.com/micavm/mica/internal/boot/console"
 	"github.com/micavm/mica/internal/boot/network"
+	"github.com/micavm/mica/internal/boot/units"
 	"github.com/micavm/mica/internal/stage"
 	"github.com/micavm/mica/internal/usercontext/source"
 )
@@ -98,6 +100,55 @@ func TestContextIsKeptAndReadAgain(t *testing.T) {
 	}
 	if _, err := os.Stat(s.rw("context", markInjected)); err == nil {
 		t.Error("the clone would not inject its files")
+	}
+}
+
+// TestSharesAreKept: a machine mounts its shared folders on each boot, as it was
+// told when its context was read; a copy of its disk has its own.
+func TestSharesAreKept(t *testing.T) {
+	shared := func(id string, shares ...source.Share) source.Found {
+		f := drive(id, block)
+		f.Meta.Shares = shares
+		return f
+	}
+	data := source.Share{Name: "data", Type: source.Share9P, ReadOnly: true}
+	s := machine(t)
+	s.local = shared("i-1", data)
+	if err := findContext(t.Context(), s, &report{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.keepContext(); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		local source.Found
+		want  []units.Share
+	}{
+		"first boot":     {s.local, []units.Share{units.Share(data)}},
+		"no medium":      {source.Found{}, []units.Share{units.Share(data)}},
+		"another medium": {shared("i-1"), []units.Share{units.Share(data)}},
+		"another machine": {shared("i-2", source.Share{Name: "own", Type: source.ShareVBoxSF}),
+			[]units.Share{{Name: "own", Type: source.ShareVBoxSF}}},
+		"another machine, none": {shared("i-3"), nil},
+	} {
+		later := machine(t)
+		later.rwDir, later.local = s.rwDir, tc.local
+		if err := findContext(t.Context(), later, &report{}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tc.want, later.sharedFolders()); diff != "" {
+			t.Errorf("%s: shares (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestSharesWithoutSystemd: they are not mounted, and the record says how.
+func TestSharesWithoutSystemd(t *testing.T) {
+	s := machine(t)
+	s.shares = []source.Share{{Name: "data", Type: source.ShareVirtioFS, Tag: "share0", ReadOnly: true}}
+	s.noteShares()
+	if want := "mount -t virtiofs -o ro,nosuid,nodev share0 /mnt/shared/data"; len(s.rec.Notes) != 1 || !strings.HasSuffix(s.rec.Notes[0], want) {
+		t.Errorf("notes %q, want one that ends in %q", s.rec.Notes, want)
 	}
 }
 

@@ -72,7 +72,8 @@ type state struct {
 	context *usercontext.Context
 	keys    usercontext.BootKeys
 	keyErr  []usercontext.Problem
-	newSelf bool // this machine is a new one: first boot, or a copy of another's disk
+	shares  []source.Share // folders of the host, as the platform said when the context was read
+	newSelf bool           // this machine is a new one: first boot, or a copy of another's disk
 
 	// repository
 	set   Settings

@@ -23,6 +23,9 @@ type Plan struct {
 	// CloudInit says that the context holds something for cloud-init. If not,
 	// cloud-init is masked: it would look for minutes for data that is not there.
 	CloudInit bool
+
+	// Shares are the folders of the host to mount, with names that are safe.
+	Shares []Share
 }
 
 // Files returns the units for a plan, sorted by dependency: a link comes after
@@ -45,6 +48,12 @@ func Files(p Plan) []File {
 		for _, unit := range cloudInit {
 			files = append(files, File{Name: unit, Link: "/dev/null"})
 		}
+	}
+	for _, s := range p.Shares {
+		name := s.unit()
+		files = append(files,
+			File{Name: name, Text: s.text()},
+			File{Name: "multi-user.target.wants/" + name, Link: "../" + name})
 	}
 	return files
 }

@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 func TestGolden(t *testing.T) {
-	for name, plan := range map[string]Plan{"with-cloud-init": {CloudInit: true}, "without-cloud-init": {}} {
+	for name, plan := range map[string]Plan{"with-cloud-init": {CloudInit: true}, "without-cloud-init": {}, "shares": {CloudInit: true, Shares: someShares}} {
 		files := Files(plan)
 		if err := Validate(files); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -47,7 +47,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestLinksPointSomewhere(t *testing.T) {
-	files := Files(Plan{})
+	files := Files(Plan{Shares: someShares})
 	names := map[string]bool{}
 	for _, f := range files {
 		if f.Link != "" && f.Link != "/dev/null" {
