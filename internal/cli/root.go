@@ -92,6 +92,7 @@ takes its role from one text file, the context.`,
 	root.PersistentFlags().StringVar(&a.progress, "progress", "auto", "how long work is shown: auto, lines, jsonl or none")
 	root.AddCommand(commands(a)...)
 	usageErrors(root)
+	a.completions(root)
 	return root
 }
 
@@ -126,6 +127,7 @@ func commands(a *app) []*cobra.Command {
 		newMetadata(a),
 		newContext(a),
 		newRepo(a),
+		newMan(a),
 		newVersion(a),
 	}
 }

@@ -238,7 +238,7 @@ func TestForwards(t *testing.T) {
 	if got := w.spec("m").Forwards; !slices.Equal(got, now) {
 		t.Errorf("the record has %v, want %v", got, now)
 	}
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // a test
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestForwards(t *testing.T) {
 	if err != nil || len(left) != 2 {
 		t.Errorf("RemoveForwards = %v, %v", left, err)
 	}
-	again, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(now[1].Host))) //nolint:noctx // a test
+	again, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(now[1].Host)))
 	if err != nil {
 		t.Errorf("the removed port is still held: %v", err)
 	} else {

@@ -158,7 +158,7 @@ func TestPortLost(t *testing.T) {
 		m, err := w.Get(context.Background(), "m")
 		if err == nil {
 			port := m.Record.Instance.Spec.SSHPort()
-			taken, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))) //nolint:noctx // a test
+			taken, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		}
 		if err != nil {
 			t.Errorf("taking the port: %v", err)

@@ -40,7 +40,7 @@ func TestSupports(t *testing.T) {
 			t.Errorf("Supports(%+v) of a driver that can = %v, want nil", tc.spec, err)
 		}
 	}
-	err := rich.Supports(machine.Spec{Options: map[string]string{"firmwear": "uefi"}})
+	err := rich.Supports(machine.Spec{Options: map[string]string{"firmwre": "uefi"}})
 	if hints := fail.Hints(err); len(hints) != 1 || hints[0] != `did you mean "firmware"?` {
 		t.Errorf("hints of an unknown option = %q, want the nearest one", hints)
 	}
