@@ -29,7 +29,10 @@ func checkAccel(accel string) error {
 // layout numbers the set of devices that args gives a machine. Saved memory
 // loads only into the same set: whoever changes it counts on, and keeps the old
 // set for layouts below, or they are refused.
-const layout = 1
+//
+//	1  the plain machine
+//	2  and shared folders, which come last: without any it is that of 1
+const layout = 2
 
 // launch is how one QEMU is started; launch.json and saved.json hold it.
 type launch struct {
@@ -75,6 +78,9 @@ func (l launch) args(s machine.Spec) []string {
 		"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
 	)
 	args = append(args, screenArgs(s)...)
+	if l.Layout >= sharesSince {
+		args = append(args, shareArgs(s)...)
+	}
 	if l.incoming {
 		args = append(args, "-incoming", "defer", "-S")
 	}

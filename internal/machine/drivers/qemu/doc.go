@@ -38,6 +38,12 @@
 // and of the memory of a guest that was on. Nothing is stacked: a snapshot can
 // be deleted, or its folder lost, without any other file being worth less.
 //
+// # Shared folders
+//
+// They are shared by QEMU's own 9p server, under the user's own rights: the
+// guest's root can do in them what the user can, and nothing outside. Memory can
+// be saved only while the guest has none of them mounted.
+//
 // # Hazards, all met in practice
 //
 //   - With -daemonize QEMU changes to / before it opens an image again for

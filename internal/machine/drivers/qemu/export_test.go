@@ -23,6 +23,6 @@ var (
 	KVMWorks = kvmWorks
 	ReadPPM  = readPPM
 	Args     = func(s machine.Spec) []string {
-		return launch{Accel: accelTCG, Machine: freshMachine, Sandbox: true}.args(s)
+		return launch{Layout: layout, Accel: accelTCG, Machine: freshMachine, Sandbox: true}.args(s)
 	}
 )

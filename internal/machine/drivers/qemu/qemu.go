@@ -50,6 +50,7 @@ type Driver struct {
 	run     run.Runner
 	log     *slog.Logger
 	program string
+	getenv  func(string) string
 
 	// Whether KVM answers, and whether it runs real kernels; tests say so.
 	kvmOpens, kvmWorks func() error
@@ -69,13 +70,14 @@ var (
 	_ machine.Forwarder   = (*Driver)(nil)
 	_ machine.Changer     = (*Driver)(nil)
 	_ machine.Cloner      = (*Driver)(nil)
+	_ machine.Checker     = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_QEMU names another program than
 // qemu-system-x86_64 in PATH.
 func New(env machine.Env) machine.Driver {
 	env = env.Defaults()
-	d := &Driver{run: env.Run, log: env.Log, program: program}
+	d := &Driver{run: env.Run, log: env.Log, program: program, getenv: env.Getenv}
 	d.kvmOpens = func() error { return kvmOpens(kvmDevice) }
 	d.kvmWorks = func() error { return kvmWorks(kvmDevice, "/proc/cpuinfo") }
 	if named := env.Getenv("MICA_QEMU"); named != "" {
@@ -88,7 +90,7 @@ var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)(\.\d+)?`)
 
 // Probe implements machine.Driver.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC}}
+	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC, machine.SharedFolders}}
 	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: 10 * time.Second})
 	if err != nil {
 		e := fail.New(fail.HostLacks, "QEMU cannot be run: %w", err)
@@ -155,7 +157,7 @@ func writeConfigDrive(ctx context.Context, s machine.Spec) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // Commit reports
-	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys}
+	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys, Shares: deliveredShares(s)}
 	kind, err := delivery.Named(cmp.Or(s.Medium, "config-2"))
 	if err != nil {
 		return err

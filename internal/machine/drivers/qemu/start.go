@@ -88,6 +88,9 @@ func (d *Driver) settle(ctx context.Context, i machine.Instance) (machine.State,
 // boot starts the machine from off.
 func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	s := i.Spec
+	if err := checkShares(s); err != nil {
+		return err
+	}
 	for _, name := range []string{stateLoaded, statePart, savedFile, savedPart, diskPart} {
 		if err := removeFile(s.Path(name)); err != nil {
 			return err
@@ -205,6 +208,10 @@ func explain(s machine.Spec, err error) error {
 	case has("Cannot allocate memory", "cannot set up guest memory"):
 		return fail.New(fail.HostLacks, "starting %q: this computer has no %d MiB of memory free: %w", s.Name, s.MemoryMiB, words).
 			Hint("ask for less with --memory")
+	case has("fsdev", "virtio-9p"):
+		return fail.New(fail.HostLacks, "starting %q with shared folders: %w", s.Name, words).
+			Hint("some QEMU, that of RHEL for one, is built without 9p: name another in MICA_QEMU, or use --driver libvirt with --option shares=virtiofs").
+			Hint("or make the machine without --share")
 	case has("No space left on device"):
 		return fail.New(fail.Failed, "starting %q: %w", s.Name, words).Hint("free some space on the disk of %s", s.Dir)
 	case has("Failed to bind socket", "Failed to listen on socket"):

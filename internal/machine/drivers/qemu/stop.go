@@ -135,6 +135,9 @@ func (d *Driver) dump(ctx context.Context, i machine.Instance, saved, state stri
 			return err
 		}
 	}
+	if err := m.heldByShares(ctx, i.Spec); err != nil {
+		return err
+	}
 	if err := m.call(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
@@ -150,6 +153,9 @@ func (d *Driver) dump(ctx context.Context, i machine.Instance, saved, state stri
 		return err
 	}
 	if err := m.call(ctx, "migrate", map[string]string{"uri": "fd:state"}, nil); err != nil {
+		if isShareHold(err.Error()) {
+			return mounted(i.Spec, err)
+		}
 		return blocked(err)
 	}
 	if err := m.migrated(ctx); err != nil {
@@ -229,12 +235,15 @@ func (m *monitor) migration(ctx context.Context) (failed error, over bool, err e
 func (d *Driver) restore(ctx context.Context, i machine.Instance) error {
 	var l launch
 	err := readJSON(i.Spec.Path(savedFile), &l)
-	if err == nil && l.Layout != layout {
-		err = fmt.Errorf("it was saved by another version of mica, which gives machines other devices (%d, not %d)", l.Layout, layout)
+	if err == nil && (l.Layout < 1 || l.Layout > layout) {
+		err = fmt.Errorf("it was saved by another version of mica, which gives machines other devices (%d, not up to %d)", l.Layout, layout)
 	}
 	if err != nil {
 		return fail.New(fail.Failed, "going on with %q: %w", i.Spec.Name, err).
 			Hint("'mica stop --power-off %s' drops the saved memory; the disk stays", i.Spec.Name)
+	}
+	if err := checkShares(i.Spec); err != nil {
+		return err
 	}
 	version := l.Version
 	l.incoming = true

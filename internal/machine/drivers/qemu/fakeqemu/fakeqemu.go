@@ -27,6 +27,9 @@ const (
 	FaultDeaf     = "deaf"           // quit is not heard
 	FaultSave     = "save-fails"     // memory cannot be written
 	FaultMemory   = "no-memory"      // the host has too little
+	FaultMounted  = "shares-mounted" // the guest has its shared folders mounted
+	FaultUntold   = "shares-untold"  // the same, and an old QEMU says so only when memory is written
+	FaultNo9P     = "no-9p"          // built without
 )
 
 const child = "MICA_FAKE_QEMU_CHILD"
@@ -103,7 +106,7 @@ var known = map[string]bool{ // whether it takes a value
 	"-name": true, "-uuid": true, "-nodefaults": false, "-no-user-config": false, "-display": true, "-machine": true,
 	"-accel": true, "-cpu": true, "-smp": true, "-m": true, "-rtc": true, "-pidfile": true, "-daemonize": false,
 	"-sandbox": true, "-chardev": true, "-mon": true, "-serial": true, "-blockdev": true, "-device": true,
-	"-netdev": true, "-object": true, "-incoming": true, "-S": false, "-vnc": true,
+	"-netdev": true, "-object": true, "-incoming": true, "-S": false, "-vnc": true, "-fsdev": true,
 }
 
 func parse(args []string) (options, error) {
@@ -186,6 +189,11 @@ func (v *vm) setUp() error {
 			return fmt.Errorf("-chardev %s: %w", text, err)
 		}
 	}
+	for _, text := range v.options["-fsdev"] {
+		if err := v.fsdev(list(text)); err != nil {
+			return err
+		}
+	}
 	for _, text := range v.options["-blockdev"] {
 		if err := v.blockdev(text); err != nil {
 			return fmt.Errorf("-blockdev %s: %w", text, err)
@@ -249,6 +257,27 @@ func (v *vm) chardev(c map[string]string) error {
 	}
 	v.monitor = append(v.monitor, l)
 	return nil
+}
+
+func (v *vm) fsdev(o map[string]string) error {
+	if v.fault == FaultNo9P {
+		return errors.New("-fsdev local: There is no option group 'fsdev'") //nolint:staticcheck // QEMU's words
+	}
+	if o[""] != "local" || o["security_model"] != "none" {
+		return errors.New("-fsdev: this fake wants local,security_model=none")
+	}
+	if info, err := os.Stat(o["path"]); err != nil || !info.IsDir() {
+		return fmt.Errorf("-device virtio-9p-pci: cannot initialize fsdev '%s': failed to open '%s'", o["id"], o["path"])
+	}
+	return nil
+}
+
+// held is why memory cannot be written now, or empty.
+func (v *vm) held() string {
+	if len(v.options["-fsdev"]) == 0 || v.fault != FaultMounted && v.fault != FaultUntold {
+		return ""
+	}
+	return "Migration is disabled when VirtFS export path '" + list(v.options["-fsdev"][0])["path"] + "' is mounted in the guest using mount_tag 'x'"
 }
 
 func (v *vm) blockdev(text string) error {

@@ -134,6 +134,9 @@ func (v *vm) execute(r request, file func() *os.File) (any, error) {
 	case "qom-get":
 		return "pc-q35-7.2-machine", nil
 	case "query-migrate":
+		if why := v.held(); why != "" && v.fault == FaultMounted {
+			return object{"blocked-reasons": []string{why}}, nil
+		}
 		if v.moved == "" {
 			return object{}, nil
 		}
@@ -222,6 +225,9 @@ func (v *vm) migrate(uri string) error {
 		return err
 	}
 	defer f.Close()
+	if why := v.held(); why != "" {
+		return errors.New(why)
+	}
 	if v.status == "postmigrate" {
 		return errors.New("Can't migrate the vm that was paused due to previous migration") //nolint:staticcheck // QEMU's words
 	}
