@@ -54,6 +54,10 @@ func slots(s machine.Spec) []slot {
 
 // Create implements machine.Driver.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
+	return d.create(ctx, s, func(ctx context.Context) error { return d.makeDisk(ctx, s) })
+}
+
+func (d *Driver) create(ctx context.Context, s machine.Spec, makeDisk func(context.Context) error) (machine.Instance, error) {
 	i := machine.Instance{Spec: s}
 	i.Spec.Context, i.Spec.PublicKeys = nil, nil
 	if err := check(s); err != nil {
@@ -74,7 +78,7 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	u := undo.New(d.log)
 	defer u.Run(ctx)
 	u.Add("machine "+s.Name, func(ctx context.Context) error { return d.Destroy(ctx, i) })
-	if err := d.build(ctx, s); err != nil {
+	if err := d.build(ctx, s, makeDisk); err != nil {
 		return machine.Instance{}, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -86,7 +90,7 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 
 // build makes the machine step by step. VirtualBox would make one beside
 // another of the same name: every command names the machine by its id.
-func (d *Driver) build(ctx context.Context, s machine.Spec) error {
+func (d *Driver) build(ctx context.Context, s machine.Spec, makeDisk func(context.Context) error) error {
 	if err := writeConfigDrive(ctx, s); err != nil {
 		return err
 	}
@@ -127,7 +131,7 @@ func (d *Driver) build(ctx context.Context, s machine.Spec) error {
 			return err
 		}
 	}
-	if err := d.makeDisk(ctx, s); err != nil {
+	if err := makeDisk(ctx); err != nil {
 		return err
 	}
 	for _, slot := range slots(s) {
@@ -156,9 +160,8 @@ func writeConfigDrive(ctx context.Context, s machine.Spec) error {
 }
 
 func (d *Driver) attach(ctx context.Context, id string, s slot) error {
-	medium := s.path
 	_, err := d.vbox(ctx, changePatience, "storageattach", id, "--storagectl", s.controller,
-		"--port", strconv.Itoa(s.port), "--device", strconv.Itoa(s.device), "--type", s.kind, "--medium", medium)
+		"--port", strconv.Itoa(s.port), "--device", strconv.Itoa(s.device), "--type", s.kind, "--medium", s.path)
 	return err
 }
 
@@ -172,16 +175,7 @@ func (d *Driver) makeDisk(ctx context.Context, s machine.Spec) error {
 	if err := d.copyImage(ctx, s); err != nil {
 		return err
 	}
-	out, err := d.vbox(ctx, queryPatience, "showmediuminfo", "disk", s.Path(diskFile))
-	if err != nil {
-		return err
-	}
-	// A disk only grows: what lies beyond a smaller end would be lost.
-	if have, err := strconv.ParseInt(strings.TrimSuffix(fields(out)["Capacity"], " MBytes"), 10, 64); err == nil && have < s.DiskMiB {
-		_, err := d.vbox(ctx, longPatience, "modifymedium", "disk", s.Path(diskFile), "--resize", size)
-		return err
-	}
-	return nil
+	return d.grow(ctx, s.Path(diskFile), s.DiskMiB)
 }
 
 // copyImage converts the image to the machine's own disk. VirtualBox knows

@@ -48,6 +48,12 @@
 //   - The serial log is emptied when a saved machine goes on.
 //   - A disk image brings its UUID, and VirtualBox knows disks by it.
 //   - The permission to make symbolic links counts for shares added after it.
+//   - VirtualBox's service ends when nobody needs it, and forgets discs that no
+//     machine uses; asked for one by its UUID, it takes that for a file's name.
+//   - A machine whose folder has moved cannot be registered while its discs are
+//     in the list where they were.
+//   - A snapshot is not deleted while the machine stands on it and another one
+//     follows, nor while several do; see dropped.
 //   - For the user root, VirtualBox takes the home folder from the user database,
 //     not from HOME; VBOX_USER_HOME moves its list of machines.
 package virtualbox

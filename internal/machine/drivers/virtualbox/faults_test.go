@@ -21,6 +21,7 @@ import (
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // order is a machine in a folder of its own, not yet made.
@@ -252,6 +253,7 @@ func TestSpellings(t *testing.T) {
 
 // TestOtherLocale sees that the user's language does not reach VBoxManage.
 func TestOtherLocale(t *testing.T) {
+	tier.Full(t)
 	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
 		t.Setenv(name, "de_DE.UTF-8")
 	}
@@ -264,6 +266,7 @@ func TestOtherLocale(t *testing.T) {
 
 // TestHung lets one command after the other never end.
 func TestHung(t *testing.T) {
+	tier.Full(t)
 	for _, command := range []string{"showvminfo", "createvm", "storageattach", "modifyvm"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
@@ -303,6 +306,7 @@ func TestFullDisk(t *testing.T) {
 // TestEachStepFails lets each command of a creation fail in turn, having done
 // its work or not, and sees that nothing is left.
 func TestEachStepFails(t *testing.T) {
+	tier.Full(t)
 	good := newFake(t, fakevbox.Config{})
 	share := t.TempDir()
 	change := func(s *machine.Spec) { s.Shares = []machine.Share{{Name: "s", Path: share}} }
@@ -316,9 +320,6 @@ func TestEachStepFails(t *testing.T) {
 			continue
 		}
 		for _, after := range []bool{false, true} {
-			if testing.Short() && (n+map[bool]int{true: 1}[after])%4 != 0 {
-				continue
-			}
 			what := match[len(match)-1]
 			if match[0] != "storagectl" && match[0] != "createmedium" {
 				what = match[0]
@@ -339,6 +340,7 @@ func TestEachStepFails(t *testing.T) {
 
 // TestPassingErrors sees that what passes is tried again, and nothing else.
 func TestPassingErrors(t *testing.T) {
+	tier.Full(t)
 	for _, text := range []string{
 		"VBoxManage: error: The machine 'm' is already locked by a session (or being locked or unlocked)\nVBoxManage: error: Details: code VBOX_E_INVALID_OBJECT_STATE (0x80bb0007), component MachineWrap\n",
 		"VBoxManage: error: The object is not ready\nVBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component SessionMachine\n",
@@ -414,6 +416,7 @@ func TestStartLies(t *testing.T) {
 
 // TestDialog meets a machine that waits in a window that nobody sees.
 func TestDialog(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	virtualbox.Hasty(f.Driver, 2*time.Second, 2*time.Second)
@@ -440,6 +443,7 @@ func TestDialog(t *testing.T) {
 
 // TestCancelledStart takes back a start that goes on by itself.
 func TestCancelledStart(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	for _, before := range []machine.State{machine.Stopped, machine.Saved} {
@@ -458,6 +462,7 @@ func TestCancelledStart(t *testing.T) {
 
 // TestDeaf ends a machine that does not hear poweroff.
 func TestDeaf(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{Deaf: true})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))

@@ -184,6 +184,11 @@ func (d *Driver) State(ctx context.Context, i machine.Instance) (machine.State, 
 		return "", err
 	}
 	m, err := in.mode()
+	if in == nil || in.inaccessible() {
+		if path, data := settingsFile(i.Spec); path != "" {
+			return offState(data), nil
+		}
+	}
 	return m.state, err
 }
 

@@ -16,11 +16,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
 	"github.com/micavm/mica/internal/run"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // killAt makes this test binary a command of its own: VERB N. It dies before
@@ -89,6 +91,15 @@ var verbs = map[string]func(ctx context.Context, f *machine.Fleet, iso, share st
 		_, err := f.PowerOff(ctx, "m")
 		return err
 	},
+	"rename": func(ctx context.Context, f *machine.Fleet, _, _ string) error { return f.Rename(ctx, "m", "n") },
+	"resize": func(ctx context.Context, f *machine.Fleet, _, _ string) error {
+		_, err := f.Resize(ctx, "m", 128, 2, 100)
+		return err
+	},
+	"clone": func(ctx context.Context, f *machine.Fleet, _, _ string) error {
+		_, err := f.Clone(ctx, "m", "n", nil)
+		return err
+	},
 	"destroy": func(ctx context.Context, f *machine.Fleet, _, _ string) error { return f.Destroy(ctx, "m", true) },
 }
 
@@ -107,30 +118,28 @@ func commandToKill(what string) int {
 	return 0
 }
 
-// TestKilled kills each command before and after each time it runs VBoxManage.
+// TestKilled kills each command before each time it runs VBoxManage, and after.
 // Then gc clears what is half made, everything else still works, and nothing of
 // anybody else's was touched.
 func TestKilled(t *testing.T) {
-	most := map[string]int{"create": 40, "start": 20, "wake": 20, "save": 20, "power off": 20, "destroy": 30} // bounds; each ends at its last step
+	tier.Full(t)
+	most := map[string]int{"create": 40, "start": 20, "wake": 20, "save": 20, "power off": 20, "destroy": 30, "rename": 30, "resize": 20, "clone": 40} // bounds; each ends at its last step
 	for verb := range verbs {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()
 			for n := 1; n <= most[verb]; n++ {
-				if testing.Short() && n%5 != 3 {
-					continue
-				}
-				before, after := killed(t, verb, n), killed(t, verb, -n)
-				if !before || !after {
+				if !killed(t, verb, n) {
 					if n == 1 {
 						t.Errorf("%s did not run VBoxManage", verb)
 					}
 					t.Logf("%s runs VBoxManage %d times", verb, n-1)
 					return
 				}
+				if n%3 == 0 { // mostly the same as before the next one
+					killed(t, verb, -n)
+				}
 			}
-			if !testing.Short() {
-				t.Errorf("%s did not end within %d commands", verb, most[verb])
-			}
+			t.Errorf("%s did not end within %d commands", verb, most[verb])
 		})
 	}
 }
@@ -150,7 +159,7 @@ func killed(t *testing.T, verb string, n int) bool {
 	w.vbox("storagectl", "m", "--name", "SATA", "--add", "sata")
 	w.vbox("createmedium", "disk", "--filename", foreign, "--size", "8", "--format", "VDI")
 	w.vbox("storageattach", "m", "--storagectl", "SATA", "--port", "0", "--device", "0", "--type", "hdd", "--medium", foreign)
-	others := func() string { return w.vbox("list", "vms") + w.vbox("list", "hdds") + w.vbox("list", "dvds") }
+	others := func() []string { return fakevbox.Known(w.dir) }
 	before := others()
 
 	f := fleetIn(home, w.program, nil)
@@ -164,7 +173,7 @@ func killed(t *testing.T, verb string, n int) bool {
 	if verb != "create" {
 		must("Create", verbs["create"](ctx, f, iso, share))
 	}
-	if verb != "create" && verb != "start" {
+	if verb == "wake" || verb == "save" || verb == "power off" || verb == "destroy" {
 		must("Start", verbs["start"](ctx, f, "", ""))
 	}
 	if verb == "wake" {
@@ -188,20 +197,27 @@ func killed(t *testing.T, verb string, n int) bool {
 	if _, err := f.Sweep(ctx, false); err != nil {
 		must("gc", err)
 	}
-	m, err := f.Get(ctx, "m")
-	switch {
-	case err != nil: // gone, which only these may do
-		if verb != "create" && verb != "destroy" {
-			must("Get", err)
+	found := 0
+	for _, name := range []string{"m", "n"} {
+		m, err := f.Get(ctx, name)
+		if fail.Is(err, fail.NotFound) {
+			continue
 		}
-	case m.State == machine.Incomplete || m.State == machine.Damaged || m.State == machine.Unknown:
-		t.Errorf("%s killed at %d: after gc it is %s: %v", verb, n, m.State, m.Err)
-	default: // whole: it can be used
-		_, err := f.Start(ctx, "m")
-		must("Start", err)
-		_, err = f.PowerOff(ctx, "m")
-		must("PowerOff", err)
-		must("Destroy", f.Destroy(ctx, "m", true))
+		must("Get", err)
+		found++
+		if m.State == machine.Incomplete || m.State == machine.Damaged || m.State == machine.Unknown {
+			t.Errorf("%s killed at %d: after gc %q is %s: %v", verb, n, name, m.State, m.Err)
+		}
+		if n%2 == 0 { // it is whole: it can be used
+			_, err = f.Start(ctx, name)
+			must("Start", err)
+			_, err = f.PowerOff(ctx, name)
+			must("PowerOff", err)
+		}
+		must("Destroy", f.Destroy(ctx, name, true))
+	}
+	if found == 0 && verb != "create" && verb != "destroy" {
+		t.Errorf("%s killed at %d: the machine is gone", verb, n)
 	}
 	if diff := cmp.Diff(before, others()); diff != "" {
 		t.Errorf("%s killed at %d: VirtualBox's machines and media (-before +after):\n%s", verb, n, diff)

@@ -123,7 +123,7 @@ func (d *Driver) View(ctx context.Context, i machine.Instance) (string, error) {
 // SetForwards implements machine.Forwarder.
 func (d *Driver) SetForwards(ctx context.Context, i machine.Instance, forwards []machine.Forward) error {
 	id := i.Spec.ID
-	in, state, err := d.settle(ctx, id)
+	in, state, err := d.ready(ctx, i.Spec)
 	if err != nil {
 		return err
 	}

@@ -18,11 +18,13 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // TestDiskImages makes two machines of one image, whose UUID a disk of the
 // user's has as well.
 func TestDiskImages(t *testing.T) {
+	tier.Full(t)
 	for _, format := range []string{"vdi", "vmdk", "vpc", "raw"} {
 		f := newFake(t, fakevbox.Config{})
 		id := uuid.NewString()
@@ -114,6 +116,7 @@ func TestDamagedRecord(t *testing.T) {
 }
 
 func TestSnapshots(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{Race: 2})
 	i := f.create(nil)
 	f.must("Snapshot", f.Snapshot(t.Context(), i, "off"))
@@ -212,6 +215,7 @@ func answers(port int) bool {
 }
 
 func TestForwards(t *testing.T) {
+	tier.Full(t)
 	p := ports(t, 5)
 	f := newFake(t, fakevbox.Config{LosePorts: []int{p[4]}})
 	i := f.create(func(s *machine.Spec) { s.Forwards = []machine.Forward{{Host: p[0], Guest: 22}} })
@@ -276,6 +280,7 @@ func TestForwards(t *testing.T) {
 }
 
 func TestHostOnly(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{})
 	for range 2 {
 		i := f.create(func(s *machine.Spec) { s.Network = "hostonly" })
@@ -297,6 +302,7 @@ func TestHostOnly(t *testing.T) {
 // TestMends sees that a start puts right what was changed behind its back, and
 // makes no second disk.
 func TestMends(t *testing.T) {
+	tier.Full(t)
 	f := newFake(t, fakevbox.Config{})
 	share := t.TempDir()
 	i := f.create(nil)
@@ -356,4 +362,52 @@ func TestAdditions(t *testing.T) {
 		t.Errorf("Create = %v, want class HostLacks", err)
 	}
 	f.nothing(s)
+}
+
+// TestMoved renames a machine whose folder has been moved, after commands that
+// were killed on the way.
+func TestMoved(t *testing.T) {
+	tier.Full(t)
+	for _, way := range []string{"whole", "not in the list", "file written"} {
+		t.Run(way, func(t *testing.T) {
+			f := newFake(t, fakevbox.Config{})
+			i := f.create(nil)
+			f.must("Snapshot", f.Snapshot(t.Context(), i, "one"))
+			to := i.Spec
+			to.Name, to.Dir, to.CPUs = "other", filepath.Join(t.TempDir(), "moved, with more"), 2
+			f.must("moving the folder", os.Rename(i.Spec.Dir, to.Dir))
+			i.Spec.Dir = to.Dir
+			if way != "whole" {
+				f.vbox("unregistervm", i.Spec.ID)
+			}
+			f.state(i, machine.Stopped)
+			for range 2 {
+				var err error
+				i, err = f.Change(t.Context(), i, to)
+				f.must("Change", err)
+				if way == "file written" {
+					f.vbox("unregistervm", i.Spec.ID)
+					f.state(i, machine.Stopped)
+				}
+			}
+			f.must("Start", f.Start(t.Context(), i))
+			in := f.info(i.Spec.ID)
+			want := map[string]string{
+				"name": "other", "cpus": "2", "CfgFile": filepath.Join(to.Dir, "vbox/other/other.vbox"),
+				"IDE-0-0": filepath.Join(to.Dir, "image.iso"), "uartmode1": "file," + filepath.Join(to.Dir, "serial.log"),
+			}
+			got := map[string]string{}
+			for key := range want {
+				got[key] = in[key]
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("the machine (-want +got):\n%s", diff)
+			}
+			if media := f.vbox("list", "hdds") + f.vbox("list", "dvds"); strings.Contains(media, "/002/disk.vdi") {
+				t.Errorf("media where the folder was:\n%s", media)
+			}
+			f.must("Destroy", f.Destroy(t.Context(), i))
+			f.nothing(i.Spec)
+		})
+	}
 }

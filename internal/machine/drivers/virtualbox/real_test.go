@@ -68,7 +68,7 @@ func enter(t *testing.T) *real {
 		t.Fatalf("MICA_VBOX_ROOT is not complete: %v", err)
 	}
 	t.Logf("VirtualBox %s", version)
-	shared, err := os.MkdirTemp("", "vbox")
+	shared, err := os.MkdirTemp("", "vbox") //nolint:usetesting // short, and where TMPDIR is set to
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -465,6 +465,22 @@ func (r *real) powers(t *testing.T) {
 		t.Errorf("State = %q, %v; want saved", state, err)
 	}
 	took("start from the snapshot", func() error { return d.Start(t.Context(), i) })
+	took("save", func() error { return d.Save(t.Context(), i) })
+	took("drop the saved memory", func() error { return d.Stop(t.Context(), i, machine.PowerOff) })
+	to := i.Spec
+	to.Name, to.Dir, to.MemoryMiB = "renamed", filepath.Join(filepath.Dir(i.Spec.Dir), "moved & more"), 80
+	step("moving the folder", os.Rename(i.Spec.Dir, to.Dir))
+	took("move and rename", func() (err error) { i, err = d.Change(t.Context(), i, to); return err })
+	in = virtualbox.Parse(r.vbox("showvminfo", i.Spec.ID, "--machinereadable"))
+	for key, want := range map[string]string{
+		"name": "renamed", "CfgFile": filepath.Join(to.Dir, "vbox/renamed/renamed.vbox"), "IDE-0-0": filepath.Join(to.Dir, "image.iso"),
+		"uartmode1": "file," + filepath.Join(to.Dir, "serial.log"), "memory": "80",
+	} {
+		if in[key] != want {
+			t.Errorf("after moving, %s = %q, want %q", key, in[key], want)
+		}
+	}
+	took("start after moving", func() error { return d.Start(t.Context(), i) })
 	took("drop the snapshot", func() error { return d.DropSnapshot(t.Context(), i, "running") })
 	took("destroy", func() error { return d.Destroy(t.Context(), i) })
 }

@@ -54,7 +54,7 @@ const dropped = "mica-dropped-"
 
 // snapshots returns the machine's snapshots, those included that are dropped.
 func (d *Driver) snapshots(ctx context.Context, i machine.Instance) ([]snapshotNode, machine.State, error) {
-	in, state, err := d.settle(ctx, i.Spec.ID)
+	in, state, err := d.ready(ctx, i.Spec)
 	if err != nil {
 		return nil, state, err
 	}

@@ -23,7 +23,7 @@ func (d *Driver) Start(ctx context.Context, i machine.Instance) error {
 	if err := check(s); err != nil {
 		return err
 	}
-	in, state, err := d.settle(ctx, s.ID)
+	in, state, err := d.ready(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -54,6 +54,8 @@ var (
 	_ machine.Viewer      = (*Driver)(nil)
 	_ machine.Forwarder   = (*Driver)(nil)
 	_ machine.Checker     = (*Driver)(nil)
+	_ machine.Changer     = (*Driver)(nil)
+	_ machine.Cloner      = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_VBOXMANAGE names another program than the

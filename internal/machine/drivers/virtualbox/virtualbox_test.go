@@ -53,11 +53,9 @@ func (f *fake) configure(c fakevbox.Config) {
 }
 
 func TestConformance(t *testing.T) {
+	tier.Full(t) // some thousand processes
 	for _, style := range []string{fakevbox.Style72, fakevbox.Style61, fakevbox.Style52} {
 		t.Run(style, func(t *testing.T) {
-			if style != fakevbox.Style72 {
-				tier.Full(t)
-			}
 			drivertest.Run(t, drivertest.Case{
 				New: func(t *testing.T) machine.Driver {
 					return newFake(t, fakevbox.Config{Style: style, Race: 3, Extension: "VNC"}).Driver

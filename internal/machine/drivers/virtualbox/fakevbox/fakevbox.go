@@ -93,6 +93,22 @@ func Links(dir, id, name string) bool {
 	return slices.ContainsFunc(s.machine(id).Shares, func(sh share) bool { return sh.Name == name && sh.Links })
 }
 
+// Known lists the machines and media that the fake knows.
+func Known(dir string) []string {
+	s, err := (&fake{dir: dir}).load()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, v := range s.Machines {
+		all = append(all, "machine "+v.UUID+" "+v.Name)
+	}
+	for _, m := range s.Media {
+		all = append(all, m.Kind+" "+m.UUID+" "+m.Path)
+	}
+	return all
+}
+
 // KillProcess kills the process of a machine that runs.
 func KillProcess(dir, id string) error { return (&fake{dir: dir}).stop(id) }
 
@@ -150,7 +166,7 @@ func Main(self string, args []string) int {
 	}
 	f.line = strings.Join(args, " ")
 	f.note()
-	fmt.Fprint(os.Stdout, f.config.Preamble)
+	_, _ = io.WriteString(os.Stdout, f.config.Preamble)
 	for _, part := range f.config.Hang {
 		if strings.Contains(f.line, part) {
 			time.Sleep(lifetime)
@@ -162,7 +178,7 @@ func Main(self string, args []string) int {
 			err = rerr
 		}
 	}
-	fmt.Fprint(os.Stdout, f.out.String())
+	_, _ = io.WriteString(os.Stdout, f.out.String())
 	if err == nil {
 		return 0
 	}
@@ -177,19 +193,20 @@ func (f *fake) complain(err error) int {
 	if !english() {
 		bad.text = "Das hat leider nicht geklappt" // whoever reads texts needs them in English
 	}
-	w := io.Writer(os.Stderr)
+	var b strings.Builder
+	defer func() { _, _ = io.WriteString(os.Stderr, b.String()) }()
 	if strings.HasPrefix(bad.text, "raw:") {
-		fmt.Fprint(w, strings.TrimPrefix(bad.text, "raw:"))
+		b.WriteString(strings.TrimPrefix(bad.text, "raw:"))
 		return bad.exit
 	}
 	if bad.exit == 2 && f.config.Style != Style72 {
-		fmt.Fprintf(w, "Usage:\n\nVBoxManage %s\n\nSyntax error: %s\n", strings.Fields(f.line + " ?")[0], bad.text)
+		fmt.Fprintf(&b, "Usage:\n\nVBoxManage %s\n\nSyntax error: %s\n", strings.Fields(f.line + " ?")[0], bad.text)
 		return bad.exit
 	}
-	fmt.Fprintf(w, "VBoxManage: error: %s\n", bad.text)
+	fmt.Fprintf(&b, "VBoxManage: error: %s\n", bad.text)
 	if bad.code != "" {
-		fmt.Fprintf(w, "VBoxManage: error: Details: code %s (%s), component SessionMachine, interface IMachine, callee nsISupports\n", bad.code, numbers[bad.code])
-		fmt.Fprintf(w, "VBoxManage: error: Context: \"Something(raw())\" at line 1 of file VBoxManage.cpp\n")
+		fmt.Fprintf(&b, "VBoxManage: error: Details: code %s (%s), component SessionMachine, interface IMachine, callee nsISupports\n", bad.code, numbers[bad.code])
+		fmt.Fprintf(&b, "VBoxManage: error: Context: \"Something(raw())\" at line 1 of file VBoxManage.cpp\n")
 	}
 	return bad.exit
 }
@@ -256,7 +273,7 @@ func (f *fake) run(args []string) error {
 		"unregistervm": f.unregistervm, "createmedium": f.createmedium, "closemedium": f.closemedium, "clonemedium": f.clonemedium,
 		"convertfromraw": f.convertfromraw, "showmediuminfo": f.showmediuminfo, "modifymedium": f.modifymedium,
 		"internalcommands": f.internal, "discardstate": f.discardstate, "snapshot": f.snapshot,
-		"hostonlyif": f.hostonlyif, "dhcpserver": f.dhcpserver,
+		"registervm": f.registervm, "hostonlyif": f.hostonlyif, "dhcpserver": f.dhcpserver,
 	}
 	if do := commands[args[0]]; do != nil {
 		return f.update(func(s *state) error { return do(s, args[1:]) })
@@ -427,6 +444,14 @@ func (f *fake) save(s *state) error {
 	data, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		return err
+	}
+	for _, v := range s.Machines {
+		if v.inaccessible() {
+			continue
+		}
+		if err := v.write(s); err != nil {
+			return err
+		}
 	}
 	path := filepath.Join(f.dir, "state.json")
 	if err := os.WriteFile(path+".new", data, 0o600); err != nil {

@@ -1,6 +1,7 @@
 package fakevbox
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ func (f *fake) createvm(s *state, args []string) error {
 	}
 	s.Machines = append(s.Machines, v)
 	f.printf("Virtual machine '%s' is created and registered.\nUUID: %s\nSettings file: '%s'\n", v.Name, v.UUID, v.file())
-	return v.write()
+	return v.write(s)
 }
 
 func extra(rest []string) error {
@@ -58,8 +59,9 @@ func extra(rest []string) error {
 	return unknown("Invalid parameter '%s'", rest[0])
 }
 
-// write writes the settings file, as far as others read it.
-func (v *vm) write() error {
+// write writes the settings file: what others read of it as VirtualBox has it,
+// and all that registervm needs.
+func (v *vm) write(s *state) error {
 	type node struct {
 		UUID      string `xml:"uuid,attr"`
 		Name      string `xml:"name,attr"`
@@ -82,20 +84,127 @@ func (v *vm) write() error {
 		}
 		return all
 	}
-	type root struct {
-		UUID      string `xml:"uuid,attr"`
-		Name      string `xml:"name,attr"`
-		Snapshots []node `xml:"Snapshot"`
+	type place struct {
+		Path string `xml:"location,attr"`
 	}
+	type root struct {
+		UUID      string  `xml:"uuid,attr"`
+		Name      string  `xml:"name,attr"`
+		StateFile string  `xml:"stateFile,attr,omitempty"`
+		Disks     []place `xml:"MediaRegistry>HardDisks>HardDisk"`
+		Snapshots []node  `xml:"Snapshot"`
+		All       struct {
+			Text string `xml:",cdata"`
+		} `xml:"Fake"`
+	}
+	r := root{UUID: "{" + v.UUID + "}", Name: v.Name, Snapshots: under("")}
+	if v.Memory != nil {
+		r.StateFile = "Snapshots/x.sav"
+	}
+	kept := whole{VM: v, Media: s.media(v)}
+	for _, m := range kept.Media {
+		if m.Kind == "disk" {
+			r.Disks = append(r.Disks, place{m.Path})
+		}
+	}
+	all, err := json.Marshal(kept)
+	if err != nil {
+		return err
+	}
+	r.All.Text = string(all)
 	file := struct {
 		XMLName xml.Name `xml:"http://www.virtualbox.org/ VirtualBox"`
 		Machine root     `xml:"Machine"`
-	}{Machine: root{"{" + v.UUID + "}", v.Name, under("")}}
+	}{Machine: r}
 	data, err := xml.MarshalIndent(file, "", "  ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(v.file(), data, 0o600)
+}
+
+// whole is a machine as its settings file keeps it.
+type whole struct {
+	VM    *vm
+	Media []*medium
+}
+
+// media are those that a machine and its snapshots use.
+func (s *state) media(v *vm) []*medium {
+	used := map[string]bool{}
+	for _, path := range v.Slots {
+		used[path] = true
+	}
+	for _, sn := range v.Snapshots {
+		for _, path := range sn.Slots {
+			used[path] = true
+		}
+	}
+	var all []*medium
+	for _, m := range s.Media {
+		if used[m.Path] {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+func (f *fake) registervm(s *state, args []string) error {
+	if len(args) != 1 {
+		return unknown("registervm takes a file")
+	}
+	data, err := os.ReadFile(args[0])
+	if err != nil {
+		return refuse("VBOX_E_FILE_ERROR", "Runtime error opening '%s' for reading: -102 (File not found.)", args[0])
+	}
+	var file struct {
+		All string `xml:"Machine>Fake"`
+	}
+	var kept whole
+	if err := errors.Join(xml.Unmarshal(data, &file), json.Unmarshal([]byte(file.All), &kept)); err != nil {
+		return err
+	}
+	v := kept.VM
+	v.Folder = filepath.Dir(args[0])
+	if s.machine(v.UUID) != nil {
+		return refuse("NS_ERROR_INVALID_ARG", "Registered machine with UUID {%s} ('%s') already exists", v.UUID, v.file())
+	}
+	for _, m := range kept.Media {
+		if other := s.known(m.UUID, m.Kind); other == nil {
+			s.Media = append(s.Media, m)
+		} else if other.Path != m.Path {
+			return &failure{"Code NS_ERROR_INVALID_ARG (0x80070057) - Invalid argument value (extended info not available)", "", 1}
+		}
+	}
+	s.Machines = append(s.Machines, v)
+	return nil
+}
+
+// rename gives a machine another name, and with it another folder.
+func (v *vm) rename(s *state, name string) error {
+	folder := filepath.Join(filepath.Dir(v.Folder), name)
+	if err := errors.Join(os.Rename(v.file(), filepath.Join(v.Folder, name+".vbox")), os.Rename(v.Folder, folder)); err != nil {
+		return err
+	}
+	move := func(path string) string {
+		if rest, ok := strings.CutPrefix(path, v.Folder+"/"); ok {
+			return filepath.Join(folder, rest)
+		}
+		return path
+	}
+	for _, m := range s.Media {
+		m.Path = move(m.Path)
+	}
+	for slot, path := range v.Slots {
+		v.Slots[slot] = move(path)
+	}
+	for _, sn := range v.Snapshots {
+		for slot, path := range sn.Slots {
+			sn.Slots[slot] = move(path)
+		}
+	}
+	v.Folder, v.Name = folder, name
+	return nil
 }
 
 func (f *fake) storagectl(s *state, args []string) error {
@@ -195,6 +304,12 @@ func (f *fake) modifyvm(s *state, args []string) error {
 	if err != nil {
 		return err
 	}
+	if len(args) == 3 && args[1] == "--name" {
+		if v, err = s.change(args[0]); err != nil {
+			return err
+		}
+		return v.rename(s, args[2])
+	}
 	onlyRules := len(args) > 1
 	for n := 1; n < len(args); {
 		name := args[n]
@@ -227,10 +342,8 @@ func (f *fake) modifyvm(s *state, args []string) error {
 	if v.State == "saved" && (!onlyRules || f.config.FrozenNAT) {
 		return refuse("VBOX_E_INVALID_VM_STATE", "The machine is not mutable or saved or running (state is Saved)")
 	}
-	if _, err = s.change(args[0]); err != nil {
-		return err
-	}
-	return v.write()
+	_, err = s.change(args[0])
+	return err
 }
 
 func (v *vm) set(key, number string, values []string) error {
@@ -460,7 +573,7 @@ func (f *fake) snapshot(s *state, args []string) error {
 	default:
 		return unknown("Invalid command '%s'", args[1])
 	}
-	return v.write()
+	return nil
 }
 
 // branch gives the machine differences to write to.

@@ -267,7 +267,7 @@ func (l *live) setUp(s *state) error {
 		return err
 	}
 	defer log.Close()
-	fmt.Fprintf(log, "00:00:00.1 VirtualBox VM fake\n")
+	_, _ = fmt.Fprintf(log, "00:00:00.1 VirtualBox VM fake\n")
 	if v.Memory != nil {
 		l.guest, v.Memory = *v.Memory, nil
 	} else if image := v.Slots["IDE-0-0"]; image != "" && v.Props["boot1"] == "dvd" {
@@ -283,7 +283,7 @@ func (l *live) setUp(s *state) error {
 	for _, r := range v.Rules {
 		if err := l.forward(r); err != nil {
 			parts := strings.Split(r, ",")
-			fmt.Fprintf(log, "00:00:05.9 VMSetError: NAT#0: configuration error: failed to set up redirection of %s to %s. Probably a conflict with existing services or other rules\n", parts[3], parts[5])
+			_, _ = fmt.Fprintf(log, "00:00:05.9 VMSetError: NAT#0: configuration error: failed to set up redirection of %s to %s. Probably a conflict with existing services or other rules\n", parts[3], parts[5])
 		}
 	}
 	v.State, v.Session = "running", "headless"
