@@ -3,6 +3,7 @@ package libvirt_test
 import (
 	"bytes"
 	"context"
+	"image/png"
 	"io"
 	"net"
 	"net/url"
@@ -139,6 +140,35 @@ func TestBesideClipboard(t *testing.T) {
 	hello := make([]byte, 12)
 	if _, err := io.ReadFull(conn, hello); err != nil || !bytes.HasPrefix(hello, []byte("RFB 003.")) {
 		t.Errorf("the viewer's port says %q, %v; want RFB", hello, err)
+	}
+}
+
+// TestBesideRemote sees what of a machine on another computer comes here.
+func TestBesideRemote(t *testing.T) {
+	beside(t, "remote")
+	g := made(t, func(s *machine.Spec) { s.Display = machine.DisplayVNC })
+	g.start()
+	g.says("hello")
+	var picture bytes.Buffer
+	g.must("Screenshot", g.d.(machine.Screener).Screenshot(t.Context(), g.Instance, &picture))
+	if _, err := png.DecodeConfig(&picture); err != nil {
+		t.Errorf("Screenshot: %v", err)
+	}
+	at, err := g.d.(machine.Viewer).View(t.Context(), g.Instance)
+	if !fail.Is(err, fail.Refused) || !strings.Contains(strings.Join(fail.Hints(err), " "), "ssh -N -L") {
+		t.Errorf("View = %q, %v, hints %q; want class Refused and the way", at, err, fail.Hints(err))
+	}
+	if host, err := g.d.(*libvirt.Driver).Host(g.Instance); host != "me@elsewhere" || err != nil {
+		t.Errorf("Host = %q, %v; want me@elsewhere", host, err)
+	}
+	share := order(t, func(s *machine.Spec) { s.Shares = []machine.Share{{Name: "data", Path: t.TempDir()}} })
+	if err := g.d.(machine.Checker).Check(t.Context(), share); !fail.Is(err, fail.Usage) {
+		t.Errorf("Check of a shared folder = %v, want class Usage", err)
+	}
+	// What ssh says, when it cannot get in, is what the user reads.
+	_, err = g.d.Create(t.Context(), order(t, func(s *machine.Spec) { s.Options = map[string]string{"uri": "qemu+ssh://refused/system"} }))
+	if !fail.Is(err, fail.Refused) || !strings.Contains(err.Error(), "Permission denied (publickey)") || len(fail.Hints(err)) == 0 {
+		t.Errorf("Create where ssh is refused = %v, hints %q; want class Refused and ssh's words", err, fail.Hints(err))
 	}
 }
 
