@@ -75,11 +75,11 @@ mount -t proc proc "$part/proc"
 mount -t sysfs sys "$part/sys"
 mount --rbind /dev "$part/dev"
 export DEBIAN_FRONTEND=noninteractive
-chroot "$part" apt-get update -qq
+chroot "$part" apt-get update -qq </dev/null
 chroot "$part" dpkg-divert --quiet --local --rename \
 	--divert /usr/lib/virtualbox/VBoxHeadless.orig --add /usr/lib/virtualbox/VBoxHeadless
 chroot "$part" apt-get install -y -qq --no-install-recommends \
-	-o Dpkg::Use-Pty=0 /tmp/modules.deb virtualbox virtualbox-qt xvfb >"$part/tmp/install.log" 2>&1 ||
+	-o Dpkg::Use-Pty=0 /tmp/modules.deb virtualbox virtualbox-qt xvfb </dev/null >"$part/tmp/install.log" 2>&1 ||
 	{ tail -n 20 "$part/tmp/install.log" >&2; exit 1; }
 chroot "$part" apt-get clean
 chroot "$part" /usr/lib/virtualbox/VBoxManage --version | tail -n 1 >"$part/tmp/version"

@@ -271,7 +271,7 @@ func TestHung(t *testing.T) {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			f := newFake(t, fakevbox.Config{Hang: []string{command}})
-			virtualbox.Limit(f.Driver, time.Second)
+			virtualbox.Limit(f.Driver, 3*time.Second)
 			s := f.order(nil)
 			_, err := f.Create(t.Context(), s)
 			if !fail.Is(err, fail.TimedOut) || !strings.Contains(fmt.Sprint(fail.Hints(err)), "VBoxSVC") {
@@ -419,22 +419,27 @@ func TestDialog(t *testing.T) {
 	tier.Full(t)
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
-	virtualbox.Hasty(f.Driver, 2*time.Second, 2*time.Second)
+	hasty := func() { virtualbox.Hasty(f.Driver, 2*time.Second, 2*time.Second) }
+	calm := func() { virtualbox.Hasty(f.Driver, 30*time.Second, 20*time.Second) }
 	dialog := fakevbox.Config{Dialog: true}
+	hasty()
 	f.configure(dialog)
 	if err := f.Start(t.Context(), i); !fail.Is(err, fail.TimedOut) {
 		t.Errorf("Start = %v, want class TimedOut", err)
 	}
+	calm()
 	f.configure(fakevbox.Config{})
 	f.state(i, machine.Stopped)
 	f.must("Start", f.Start(t.Context(), i))
 	f.must("Save", f.Save(t.Context(), i))
+	hasty()
 	f.configure(dialog)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if err := f.Start(ctx, i); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Start within a second = %v, want deadline exceeded", err)
 	}
+	calm()
 	f.configure(fakevbox.Config{})
 	f.state(i, machine.Saved)
 	f.must("Start", f.Start(t.Context(), i))
@@ -466,7 +471,7 @@ func TestDeaf(t *testing.T) {
 	f := newFake(t, fakevbox.Config{Deaf: true})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))
-	virtualbox.Limit(f.Driver, time.Second)
+	virtualbox.Limit(f.Driver, 3*time.Second)
 	f.must("Stop", f.Stop(t.Context(), i, machine.PowerOff))
 	f.state(i, machine.Stopped)
 }

@@ -1,6 +1,7 @@
 package virtualbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -171,7 +172,7 @@ func (d *Driver) launch(ctx context.Context, i machine.Instance, before machine.
 // launched waits for the machine to run.
 func (d *Driver) launched(ctx context.Context, s machine.Spec, said error) (info, error) {
 	if ctx.Err() != nil || errors.Is(said, context.DeadlineExceeded) {
-		return nil, fmt.Errorf("starting %q: %w", s.Name, said)
+		return nil, fmt.Errorf("starting %q: %w", s.Name, cmp.Or(said, ctx.Err()))
 	}
 	in, state, err := d.settle(ctx, s.ID)
 	switch {

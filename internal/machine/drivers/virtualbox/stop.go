@@ -131,9 +131,6 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 		return fail.New(fail.Conflict, "%q is %s", s.Name, before)
 	}
 	_, err = d.vbox(ctx, longPatience, "controlvm", s.ID, "savestate")
-	if before == machine.Running && err == nil {
-		err = ctx.Err()
-	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), longPatience)
 	defer cancel()
 	state, serr := d.saved(after, s.ID)
