@@ -3,6 +3,7 @@ package libvirt_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"image/png"
 	"io"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	rpc "github.com/digitalocean/go-libvirt"
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/micavm/mica/internal/fail"
@@ -349,6 +351,45 @@ func TestBesideNetwork(t *testing.T) {
 	}
 	if err := g.d.(machine.Forwarder).SetForwards(t.Context(), g.Instance, nil); !fail.Is(err, fail.Usage) {
 		t.Errorf("SetForwards on a network = %v, want class Usage", err)
+	}
+}
+
+// TestBesideCut cancels a create in the middle of an upload, and a save.
+func TestBesideCut(t *testing.T) {
+	beside(t, "pool")
+	big := order(t, nil)
+	if err := os.Truncate(big.ImagePath(), 2<<30); err != nil {
+		t.Fatal(err)
+	}
+	before := traces(t, big.Dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	d, began := libvirt.Real(), time.Now()
+	_, err := d.Create(ctx, big)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Create = %v, want deadline exceeded", err)
+	}
+	t.Logf("Create ended %s after its deadline", time.Since(began)-500*time.Millisecond)
+	// A connection that had to be cut leaves the rest to Destroy.
+	if err := d.Destroy(t.Context(), machine.Instance{Spec: big}); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+	if diff := cmp.Diff(before, traces(t, big.Dir)); diff != "" {
+		t.Errorf("traces (-before +after):\n%s", diff)
+	}
+
+	g := made(t, nil)
+	g.start()
+	g.says("hello")
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	switch err := g.d.(machine.Saver).Save(ctx, g.Instance); {
+	case err == nil: // it was faster
+		g.state(machine.Saved)
+	case errors.Is(err, context.DeadlineExceeded):
+		g.state(machine.Running)
+	default:
+		t.Errorf("Save = %v, want deadline exceeded", err)
 	}
 }
 

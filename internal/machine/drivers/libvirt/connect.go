@@ -27,6 +27,8 @@ const (
 	quickPatience  = 30 * time.Second // for an answer that takes no work
 	longPatience   = 5 * time.Minute  // for a machine to start or end
 	hangPatience   = 10 * time.Second // for what is under way when nobody waits any longer
+	askPatience    = 2 * time.Second  // the same, for a question
+	patientEnd     = time.Minute      // the same, where it had better end by itself
 	linger         = time.Second      // an idle connection is kept for the next call
 	sessionTimeout = "120"            // seconds after which a session daemon without work ends, as virsh has it
 )
@@ -274,8 +276,14 @@ func (g *goneError) Error() string { return "libvirt's daemon went away" }
 func (g *goneError) Unwrap() error { return g.err }
 
 // call runs calls of the library, which know no context. After ctx has ended,
-// what is under way has some seconds to end by itself; then the connection is cut.
+// what is under way has some seconds to end by itself; then, or when it has taken
+// longer than limit, the connection is cut.
 func (c *conn) call(ctx context.Context, limit time.Duration, what string, do func() error) error {
+	return c.callUntil(ctx, limit, hangPatience, what, do)
+}
+
+// callUntil is call with another grace after ctx has ended.
+func (c *conn) callUntil(ctx context.Context, limit, grace time.Duration, what string, do func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", what, err)
 	}
@@ -288,10 +296,13 @@ func (c *conn) call(ctx context.Context, limit time.Duration, what string, do fu
 		return explain(what, err)
 	case <-within.Done():
 	}
+	if ctx.Err() == nil { // it had its time
+		grace = 0
+	}
 	select {
 	case err := <-done:
 		return explain(what, err)
-	case <-time.After(hangPatience):
+	case <-time.After(grace):
 		_ = c.pipe.Close()
 	}
 	if err := ctx.Err(); err != nil {
@@ -303,7 +314,7 @@ func (c *conn) call(ctx context.Context, limit time.Duration, what string, do fu
 
 // ask is call for what takes no work.
 func (c *conn) ask(ctx context.Context, what string, do func() error) error {
-	return c.call(ctx, quickPatience, what, do)
+	return c.callUntil(ctx, quickPatience, askPatience, what, do)
 }
 
 // is reports whether libvirt answered with an error of that number.

@@ -274,12 +274,25 @@ func (d *Driver) create(ctx context.Context, s machine.Spec, from *machine.Spec)
 	}
 	u := undo.New(d.log)
 	defer u.Run(ctx)
-	u.Add("note of the place", func(context.Context) error { return removePlace(s) })
+	left := false // something could not be taken back: the note then tells Destroy where to look
+	made := func(name string, back func(context.Context) error) {
+		u.Add(name, func(ctx context.Context) error {
+			err := back(ctx)
+			left = left || err != nil
+			return err
+		})
+	}
+	u.Add("note of the place", func(context.Context) error {
+		if left || !c.IsConnected() { // what was under way when the connection ended may be there
+			return errors.New("something may be left there")
+		}
+		return removePlace(s)
+	})
 	if err := p.save(s.Dir); err != nil {
 		return machine.Instance{}, err
 	}
 	d.at("placed")
-	m, err := storeOf(c, p).make(ctx, s, other, u)
+	m, err := storeOf(c, p).make(ctx, s, other, made)
 	if err != nil {
 		return machine.Instance{}, err
 	}
@@ -296,7 +309,7 @@ func (d *Driver) create(ctx context.Context, s machine.Spec, from *machine.Spec)
 	if err != nil {
 		return machine.Instance{}, refused(s, err)
 	}
-	u.Add("domain "+dom.Name, func(ctx context.Context) error { return c.undefine(ctx, dom) })
+	made("domain "+dom.Name, func(ctx context.Context) error { return c.undefine(ctx, dom) })
 	d.at("defined")
 	if err := ctx.Err(); err != nil {
 		return machine.Instance{}, fmt.Errorf("creating machine: %w", err)

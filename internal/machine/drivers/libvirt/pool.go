@@ -14,7 +14,6 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/undo"
 )
 
 // pool keeps a machine's files as volumes of a storage pool.
@@ -129,7 +128,7 @@ func (p *pool) upload(ctx context.Context, vol rpc.StorageVol, r io.Reader, size
 	return err
 }
 
-func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error) {
+func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error) {
 	var m media
 	in, err := p.open(ctx)
 	if err != nil {
@@ -137,7 +136,7 @@ func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, u *undo.S
 	}
 	add := func(name, format string, size int64) (vol rpc.StorageVol, path string, err error) {
 		if vol, path, err = p.create(ctx, in, name, format, uint64(size), nil); err == nil {
-			u.Add("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
+			made("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
 		}
 		return vol, path, err
 	}
@@ -153,7 +152,7 @@ func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, u *undo.S
 		}
 		vol, path, err := p.create(ctx, in, name, format, uint64(size), &origin)
 		if err == nil {
-			u.Add("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
+			made("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
 		}
 		return path, err
 	}

@@ -100,7 +100,7 @@ func TestConformance(t *testing.T) {
 // TestPool is about the system's daemon as distributions set it up: its QEMU
 // runs as another user, so that the files are volumes.
 func TestPool(t *testing.T) {
-	world(t, "pool", "run", "^TestConformance$|^TestBesideSwept$|^TestBesideChange$", "/strange_folders", "LIBVIRTD_QEMU_USER=libvirt-qemu")
+	world(t, "pool", "run", "^TestConformance$|^TestBesideSwept$|^TestBeside(Change|Cut)$", "/strange_folders", "LIBVIRTD_QEMU_USER=libvirt-qemu")
 }
 
 // TestSession is about a user's own daemon, which the driver starts.

@@ -216,7 +216,7 @@ func (d *Driver) Start(ctx context.Context, i machine.Instance) error {
 // meanwhile, it is in the state it was in.
 func (c *conn) start(ctx context.Context, dom rpc.Domain, s machine.Spec, before machine.State) error {
 	what := fmt.Sprintf("starting %q", s.Name)
-	err := c.call(ctx, longPatience, what, func() error { return c.DomainCreate(dom) })
+	err := c.callUntil(ctx, longPatience, patientEnd, what, func() error { return c.DomainCreate(dom) })
 	if err != nil {
 		return startFailed(s, err)
 	}
@@ -393,7 +393,7 @@ func (c *conn) powerOff(ctx context.Context, dom rpc.Domain) error {
 // destroy is libvirt's word for pulling the plug. QEMU is asked first, and
 // flushes its disks; if it does not listen it is killed.
 func (c *conn) destroy(ctx context.Context, dom rpc.Domain) error {
-	err := c.call(ctx, longPatience, "powering off "+dom.Name, func() error { return c.DomainDestroyFlags(dom, 0) })
+	err := c.callUntil(ctx, longPatience, patientEnd, "powering off "+dom.Name, func() error { return c.DomainDestroyFlags(dom, 0) })
 	if is(err, rpc.ErrOperationInvalid) || is(err, rpc.ErrNoDomain) { // it has ended meanwhile
 		return nil
 	}
@@ -483,18 +483,13 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("saving %q: %w", i.Spec.Name, err)
 	}
-	// libvirt lets the guest go on if its memory cannot be written.
-	finished := make(chan struct{})
-	aborted := make(chan struct{})
+	// libvirt lets the guest go on if its memory cannot be written. The call
+	// itself is not cut short by ctx: aborted, it ends soon.
+	finished, aborted := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(aborted)
-		select {
-		case <-finished:
-		case <-ctx.Done():
-			_ = c.DomainAbortJob(dom) // none is left if the memory was faster
-		}
+		c.abort(ctx, dom, finished)
 	}()
-	// The call itself is not cut short by ctx: aborted, it ends soon.
 	err = c.save(context.WithoutCancel(ctx), dom)
 	close(finished)
 	<-aborted
@@ -511,6 +506,26 @@ func (d *Driver) Save(ctx context.Context, i machine.Instance) error {
 		err = errors.Join(err, c.resume(after, dom))
 	}
 	return notSaved(i.Spec, err)
+}
+
+// abort ends the job that finished tells about if ctx ends first. It asks more
+// than once: the job may not have begun. A daemon that hangs is left.
+func (c *conn) abort(ctx context.Context, dom rpc.Domain, finished <-chan struct{}) {
+	select {
+	case <-finished:
+		return
+	case <-ctx.Done():
+	}
+	hangs := time.AfterFunc(patientEnd, func() { _ = c.pipe.Close() })
+	defer hangs.Stop()
+	for {
+		_ = c.DomainAbortJob(dom) // that there is none is no mistake
+		select {
+		case <-finished:
+			return
+		case <-time.After(4 * poll):
+		}
+	}
 }
 
 // save writes the memory to libvirt's own folder; it will go on running, paused or not.

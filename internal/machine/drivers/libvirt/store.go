@@ -14,7 +14,6 @@ import (
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/undo"
 	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
@@ -36,9 +35,9 @@ var rotated = []string{".2", ".1", ".0"}
 
 // store holds a machine's files, in its folder or in a pool.
 type store interface {
-	// make makes the files; u hears how to take that back.
+	// make makes the files; made hears how to take each back.
 	// The disks begin with the content of from's, if there is one.
-	make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error)
+	make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error)
 	// media are the paths of the files that make made.
 	media(ctx context.Context, s machine.Spec) (media, error)
 	// remove removes whatever is there of them.
@@ -52,6 +51,10 @@ type store interface {
 	// grow makes the disk larger, to bytes; nothing if it is that large.
 	grow(ctx context.Context, s machine.Spec, bytes int64) error
 }
+
+// taker hears of a thing that is about to be made, or has been, and how to take
+// it back.
+type taker func(name string, back func(context.Context) error)
 
 // storeOf returns where a machine's files are. A folder needs no connection.
 func storeOf(c *conn, p place) store {
@@ -83,9 +86,9 @@ func (folder) media(_ context.Context, s machine.Spec) (media, error) {
 	return m, nil
 }
 
-func (f folder) make(ctx context.Context, s machine.Spec, from *origin, u *undo.Stack) (media, error) {
+func (f folder) make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error) {
 	m, _ := f.media(ctx, s)
-	u.Add("files", func(ctx context.Context) error { return f.remove(ctx, s) })
+	made("files", func(ctx context.Context) error { return f.remove(ctx, s) })
 	var other media
 	if from != nil {
 		other, _ = f.media(ctx, from.spec)
