@@ -140,7 +140,7 @@ func (d *Driver) wake(ctx context.Context, i machine.Instance, in info) error {
 		return err
 	}
 	if err := d.SetForwards(ctx, i, later); err != nil {
-		return errors.Join(err, d.takeBack(ctx, s, machine.Saved))
+		return errors.Join(err, d.takeBack(ctx, s, machine.Saved, nil))
 	}
 	return nil
 }
@@ -166,7 +166,7 @@ func (d *Driver) launch(ctx context.Context, i machine.Instance, before machine.
 			return nil
 		}
 	}
-	return errors.Join(err, d.takeBack(ctx, s, before))
+	return errors.Join(err, d.takeBack(ctx, s, before, said))
 }
 
 // launched waits for the machine to run.
@@ -186,35 +186,39 @@ func (d *Driver) launched(ctx context.Context, s machine.Spec, said error) (info
 	return in, because(fmt.Errorf("starting %q: %w", s.Name, said), tail(in, logTail))
 }
 
-// takeBack brings a machine that was not to start back to where it was. It
-// works on a cancelled ctx too.
-func (d *Driver) takeBack(ctx context.Context, s machine.Spec, before machine.State) error {
+// aftermath is how long a machine may still begin to start when the VBoxManage
+// that asked for it was ended.
+const aftermath = 3 * time.Second
+
+// takeBack brings a machine that was not to start back to where it was; said is
+// why startvm ended. It works on a cancelled ctx too.
+func (d *Driver) takeBack(ctx context.Context, s machine.Spec, before machine.State, said error) error {
+	quiet := time.Now()
+	if ctx.Err() != nil || errors.Is(said, context.DeadlineExceeded) {
+		quiet = quiet.Add(aftermath)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*d.settled)
 	defer cancel()
-	const quiet = 3 // VirtualBox's service may still be about to start it
-	for calm := 0; calm < quiet; {
+	for {
 		in, state, err := d.settle(ctx, s.ID)
 		switch {
 		case fail.Is(err, fail.TimedOut):
 			err = d.emergency(ctx, s.ID)
 		case err != nil:
 		case !state.Live():
-			if calm++; in == nil {
+			if in == nil || time.Now().After(quiet) {
 				return nil
 			}
 			err = sleep(ctx, settlePoll)
 		case before == machine.Saved && state != machine.Crashed:
-			calm = 0
 			_, err = d.vbox(ctx, longPatience, "controlvm", s.ID, "savestate")
 		default:
-			calm = 0
 			err = d.powerOff(ctx, s.ID)
 		}
 		if err != nil {
 			return fmt.Errorf("taking the start of %q back: %w", s.Name, err)
 		}
 	}
-	return nil
 }
 
 var redirectFailed = regexp.MustCompile(`failed to set up redirection of (\d+) to`)
