@@ -73,14 +73,36 @@ world() {
 		sleep 0.1
 	done
 	: >"$dir/ready"
+	trap leave EXIT
+	trap 'exit 143' INT TERM
 	rc=0
 	"$@" || rc=$?
 	exit $rc
 }
 
-# sweep removes the empty control groups of machines that ended with their world.
+# groups lists the control groups of a machine, the innermost first.
+groups() { find /sys/fs/cgroup -depth -type d -path "*/machine*/qemu-*-$1.libvirt-qemu*" 2>/dev/null || true; }
+
+# leave ends the machines that still run, and removes their control groups,
+# which are no part of a world.
+leave() {
+	for pidfile in /run/libvirt/qemu/*.pid; do
+		[ -e "$pidfile" ] || continue
+		pid=$(cat "$pidfile")
+		name=$(basename "$pidfile" .pid)
+		kill -9 "$pid" 2>/dev/null || continue
+		n=0
+		until [ -z "$(groups "$name")" ] || [ $n -ge 50 ]; do
+			groups "$name" | xargs -r -d '\n' rmdir 2>/dev/null || true # busy until the kernel is done with it
+			n=$((n + 1))
+			sleep 0.1
+		done
+	done
+}
+
+# sweep removes libvirt's own control group where it was the last world's.
 sweep() {
-	find /sys/fs/cgroup -depth -type d -path '*/machine*/*qemu-*' -exec rmdir {} + 2>/dev/null || true
+	pgrep -f 'libvirtd\.sh world' >/dev/null || rmdir /sys/fs/cgroup/machine /sys/fs/cgroup/*/machine 2>/dev/null || true
 }
 
 case ${1-} in
@@ -121,6 +143,10 @@ stop)
 	dir=${2:?stop where?}
 	if [ -f "$dir/pid" ]; then
 		pid=$(cat "$dir/pid")
+		inner=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
+		[ -z "${inner%% *}" ] || kill -TERM "${inner%% *}" 2>/dev/null || true
+		n=0
+		while [ $n -lt 100 ] && [ -n "$(cat "/proc/$pid/task/$pid/children" 2>/dev/null)" ]; do n=$((n + 1)); sleep 0.1; done
 		kill -9 "$pid" 2>/dev/null || true
 		while kill -0 "$pid" 2>/dev/null && [ "$(cut -d' ' -f3 "/proc/$pid/stat" 2>/dev/null)" != Z ]; do sleep 0.1; done
 		rm -rf "$dir"
