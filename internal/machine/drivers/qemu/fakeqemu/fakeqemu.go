@@ -261,7 +261,7 @@ func (v *vm) chardev(c map[string]string) error {
 
 func (v *vm) fsdev(o map[string]string) error {
 	if v.fault == FaultNo9P {
-		return errors.New("-fsdev local: There is no option group 'fsdev'") //nolint:staticcheck // QEMU's words
+		return errors.New("-fsdev local: There is no option group 'fsdev'")
 	}
 	if o[""] != "local" || o["security_model"] != "none" {
 		return errors.New("-fsdev: this fake wants local,security_model=none")
