@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -99,7 +100,7 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 	}
 	fromConfig := v[keyUserData] != ""
 	v.fill(s.config)
-	driver, err := s.probe(ctx, v)
+	driver, report, err := s.probe(ctx, v)
 	if err != nil {
 		return err
 	}
@@ -111,6 +112,9 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 		return err
 	}
 	if err := s.askName(ctx, v, userDataFile); err != nil {
+		return err
+	}
+	if err := able(ctx, v, driver, report); err != nil {
 		return err
 	}
 	h, err := s.reserve(ctx, v, driver)
@@ -133,22 +137,38 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 }
 
 // probe finds the driver and sees that it can be used here.
-func (s *session) probe(ctx context.Context, v settings) (machine.Driver, error) {
+func (s *session) probe(ctx context.Context, v settings) (machine.Driver, machine.Report, error) {
 	if v[keyDriver] == "" {
 		v[keyDriver] = defaultDriver
 	}
 	d, err := s.Drivers.Get(v[keyDriver])
 	if err != nil {
-		return nil, err
+		return nil, machine.Report{}, err
 	}
 	report, err := d.Probe(ctx)
 	if err != nil {
-		return nil, fail.New(fail.ClassOf(err), "Unable to detect hypervisor: %w", err)
+		return nil, report, fail.New(fail.ClassOf(err), "Unable to detect hypervisor: %w", err)
 	}
 	for _, w := range report.Warnings {
 		s.tell("note: %s", w)
 	}
-	return d, nil
+	return d, report, nil
+}
+
+// able sees that the driver can do all that is asked for, before anything is
+// made.
+func able(ctx context.Context, v settings, d machine.Driver, report machine.Report) error {
+	r := &record{values: maps.Clone(v)}
+	r.values[micaDriver] = v[keyDriver]
+	spec := r.spec()
+	spec.Dir = ""
+	if err := report.Supports(spec); err != nil {
+		return err
+	}
+	if c, ok := d.(machine.Checker); ok {
+		return c.Check(ctx, spec)
+	}
+	return nil
 }
 
 // userData decides on the context.
@@ -221,6 +241,9 @@ func settle(v settings, tell func(string, ...any)) error {
 	}
 	if flags&flagOVA != 0 {
 		v[keyOVA] = "true"
+		if v[keyOVAPath], err = readable(v[keyOVAPath]); err != nil {
+			return fail.New(fail.NotFound, "The appliance does not exist or cannot be read: %w", err)
+		}
 	}
 	if flags&flagDiskLocal != 0 {
 		if v[keyDiskPath], err = readable(v[keyDiskPath]); err != nil {

@@ -343,3 +343,18 @@ func TestDriverKey(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatADriverCannot is refused before anything is made.
+func TestWhatADriverCannot(t *testing.T) {
+	d := newDesk(t)
+	d.useMemory()
+	for config, want := range map[string]string{
+		"executionCap=50": "cannot do --execution-cap", "flags=69": "cannot do --network hostonly", "vram=64": `no option "vram"`,
+	} {
+		d.write("c.conf", config+"\n")
+		d.fails(4, want, "create", "--name", "x", d.path("UD"), d.path("c.conf"))
+	}
+	if left := d.left(); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}

@@ -65,7 +65,11 @@ func (m *memory) set(id string, s machine.State) {
 }
 
 func (m *memory) Probe(ctx context.Context) (machine.Report, error) {
-	return machine.Report{Driver: "virtualbox", Warnings: []string{"it is only a memory"}}, m.enter(ctx, "Probe")
+	return machine.Report{
+		Driver: "virtualbox", Warnings: []string{"it is only a memory"},
+		Features: []machine.Feature{machine.GUI, machine.SharedFolders, machine.Clipboards, machine.DiskImages},
+		Options:  map[string]string{"ostype": "", "additions": ""},
+	}, m.enter(ctx, "Probe")
 }
 
 func (m *memory) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
