@@ -15,7 +15,8 @@ func TestFirstLight(t *testing.T) {
 	m := newMica(t)
 	iso := filepath.Join(assets(t), "mica.iso")
 
-	r := m.try("create", "demo", "../examples/demo.context", "--image", iso)
+	shared := newSharedFolders(t)
+	r := m.try(append([]string{"create", "demo", "../examples/demo.context", "--image", iso}, shared.flags()...)...)
 	if r.code != 0 {
 		t.Fatalf("create: exit code %d\n%s\n%s", r.code, r.stderr, m.serialTail())
 	}
@@ -84,6 +85,7 @@ func TestFirstLight(t *testing.T) {
 			t.Errorf("list of a paused machine:\n%s", got)
 		}
 		m.run("resume", "demo")
+		shared.release(t, m, "demo")
 		m.run("stop", "demo")
 		if got := m.run("list"); !strings.Contains(got, "saved") {
 			t.Errorf("list of a stopped machine:\n%s", got)
@@ -112,6 +114,9 @@ func TestFirstLight(t *testing.T) {
 			t.Errorf("the root disk was not unmounted cleanly:\n%s", got)
 		}
 		t.Logf("requests of the second boot: %d", server.count()-cold)
+		eventually(t, "the shared folder is mounted after a reboot", func() bool { // SSH does not wait for it
+			return m.try("ssh", "--user", "root", "demo", "--", "grep -qx 'still here' /mnt/shared/data/after").code == 0
+		})
 	})
 
 	t.Run("destroy asks, then leaves nothing", func(t *testing.T) {
