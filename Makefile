@@ -4,7 +4,7 @@
 export CGO_ENABLED := 0
 GO ?= go
 
-.PHONY: build demo demo-stop test check lint race bench clean setup-demo setup-test assets vbox-root test-vbox
+.PHONY: build demo demo-stop test check lint race bench clean setup-demo setup-test assets test-machine vbox-root test-vbox
 
 build: ## bin/mica and bin/mica-guest
 	@mkdir -p bin
@@ -18,6 +18,9 @@ demo-stop: ## remove the demo's machine and stop its server
 
 test: setup-test build ## every test that runs on this computer
 	@test/run.sh
+
+test-machine: setup-test build ## drivers on the real QEMU, libvirt and VirtualBox, cernvm-launch, the demo's image on two of them
+	@MICA_TIERS="drivers vm" MICA_STORIES='TestFirstLight|TestLibvirt' test/run.sh
 
 check: lint race ## what a change must pass besides 'make test'
 

@@ -137,7 +137,7 @@ exec)
 	shift 2
 	[ -f "$dir/pid" ] || fail "nothing runs in $dir: libvirtd.sh start $dir" 4
 	inner=$(cat "/proc/$(cat "$dir/pid")/task/$(cat "$dir/pid")/children")
-	exec nsenter --target "${inner%% *}" --mount --net --pid -- "$@"
+	exec nsenter --target "${inner%% *}" --mount --net --pid -- sh -c 'cd "$1" && shift && exec "$@"' sh "$PWD" "$@"
 	;;
 stop)
 	dir=${2:?stop where?}

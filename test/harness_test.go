@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,6 +104,7 @@ func (s *repositoryServer) count() int {
 type mica struct {
 	t    *testing.T
 	home string
+	in   []string // the program and arguments that run it elsewhere
 }
 
 func newMica(t *testing.T) *mica {
@@ -120,7 +122,8 @@ func newMica(t *testing.T) *mica {
 }
 
 func (m *mica) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "../bin/mica", args...) //nolint:gosec // the program under test
+	line := slices.Concat(m.in, []string{"../bin/mica"}, args)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...) //nolint:gosec // the program under test
 	cmd.Env = append(os.Environ(), "MICA_HOME="+m.home, "HOME="+filepath.Dir(m.home))
 	return cmd
 }
