@@ -53,11 +53,19 @@ MICA_CREATE_ and its name: MICA_CREATE_MEMORY=4G. The command line goes before
 the environment, that before the file. A file may name the machine and its
 context, too.
 
+The image is an ISO image of Mica's, or a disk image in one of the formats of
+--image-format, of which the machine gets a copy of its own, grown to --disk. It
+may be at a URL: it is fetched once, and verified against --checksum, without
+which nothing is fetched by plain http. Of a machine made of a disk image only
+SSH is waited for. Of a disk on which cloud-init looks for a config drive the
+context is user data.
+
 Interrupting the wait leaves the machine running; interrupting before that
 leaves nothing.`,
 		Example: `  mica create demo examples/demo.context
   mica create worker worker.context --memory 4G --cpus 4 --forward 8080:80
   mica create --count 20 'worker-{n}' worker.context --label batch
+  mica create cloud user-data --image https://cloud.example.org/debian-12.qcow2 --checksum sha256:8b1f...
   mica create --config worker.yaml`,
 		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.create(cmd.Context(), &f, args) },
@@ -97,7 +105,7 @@ func (a *app) create(ctx context.Context, f *createFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	order, err := a.order(fleet.Home, f, choice)
+	order, err := a.order(ctx, fleet, f, choice)
 	if err != nil {
 		return err
 	}
@@ -141,7 +149,16 @@ func (a *app) createOne(ctx context.Context, fleet *machine.Fleet, order machine
 		shown = ""
 		done()
 	}
-	if !f.off && !f.noWait {
+	switch {
+	case f.off || f.noWait:
+	case order.Spec.Image.Format != "": // it need not be Mica's, and tell how far it is
+		if record.Instance.Spec.SSHPort() == 0 {
+			break
+		}
+		if err := waitSSH(ctx, fleet, name, f.timeout); err != nil {
+			return err
+		}
+	default:
 		if err := a.waitReady(ctx, fleet, name, shown, f.timeout); err != nil {
 			return err
 		}
@@ -176,7 +193,25 @@ func (f *createFlags) choose(getenv func(string) string, args []string) (params.
 }
 
 // order completes what was chosen with what it names.
-func (a *app) order(home machine.Home, f *createFlags, choice params.Choice) (machine.Order, error) {
+func (a *app) order(ctx context.Context, fleet *machine.Fleet, f *createFlags, choice params.Choice) (machine.Order, error) {
+	o, err := a.orderContext(f, choice)
+	if err != nil {
+		return o, err
+	}
+	wish := machine.Wish{Image: choice.Spec.Image.Path, Format: choice.ImageFormat, Checksum: choice.Checksum}
+	if o.Spec.Image, err = fleet.Image(ctx, wish, a.Env); err != nil || f.unverified || o.Spec.Image.Format != "" {
+		return o, err
+	}
+	verdict, err := image.Check(o.Spec.Image.Path)
+	if err != nil {
+		return o, fail.New(fail.ClassOf(err), "%w", err).Hint("to boot it all the same, pass --unverified")
+	}
+	o.Spec.Image.Verified = o.Spec.Image.Verified || verdict.Verified
+	return o, nil
+}
+
+// orderContext is the part of an order that is not the image.
+func (a *app) orderContext(f *createFlags, choice params.Choice) (machine.Order, error) {
 	o := machine.Order{Spec: choice.Spec, ContextFrom: choice.Context, AllowLarge: f.allowLarge, Off: f.off}
 	if o.Spec.Driver == "" {
 		o.Spec.Driver = all.Default
@@ -184,23 +219,15 @@ func (a *app) order(home machine.Home, f *createFlags, choice params.Choice) (ma
 	if !slices.Contains(createMedia, o.Spec.Medium) {
 		return o, fail.New(fail.Usage, "unknown --medium %q", o.Spec.Medium).Hint("use one of %s", strings.Join(createMedia, ", "))
 	}
+	if choice.Context == "" { // an appliance's
+		return o, nil
+	}
 	loaded, err := a.loadContext(choice.Context, &f.password)
 	if err != nil {
 		return o, err
 	}
 	o.Spec.Context, o.Spec.PublicKeys, o.User = loaded.Raw, loaded.PublicKeys, firstUser(loaded.Context)
-	if err := a.checkContext(loaded.Context, f.strict); err != nil {
-		return o, err
-	}
-	if o.Spec.Image.Path, err = machine.FindImage(home, o.Spec.Image.Path, a.Env); err != nil || f.unverified {
-		return o, err
-	}
-	verdict, err := image.Check(o.Spec.Image.Path)
-	if err != nil {
-		return o, fail.New(fail.ClassOf(err), "%w", err).Hint("to boot it all the same, pass --unverified")
-	}
-	o.Spec.Image.Verified = verdict.Verified
-	return o, nil
+	return o, a.checkContext(loaded.Context, f.strict)
 }
 
 // checkContext says what is wrong with a context before a machine is made of

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,11 +44,11 @@ func (f *paramFlag) Set(value string) error {
 	return nil
 }
 
-// add puts a flag for each parameter on the command.
-func (p *paramFlags) add(cmd *cobra.Command) {
+// add puts a flag for each parameter on the command, those in without excepted.
+func (p *paramFlags) add(cmd *cobra.Command, without ...string) {
 	*p = paramFlags{}
 	for _, param := range params.All() {
-		if param.FileKey {
+		if param.FileKey || slices.Contains(without, param.Name) {
 			continue
 		}
 		f := &paramFlag{param: param}

@@ -100,6 +100,7 @@ takes its role from one text file, the context.`,
 func commands(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		newCreate(a),
+		newImport(a),
 		newList(a),
 		newShow(a),
 		newStart(a),

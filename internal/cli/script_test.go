@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		// What the stories of machines need; see machine_test.go.
 		"qemu-system-x86_64": fakeQEMU,
 		"bootiso":            bootISO,
+		"bootdisk":           bootDisk,
+		"makeova":            makeOVA,
 		"fakevbox":           fakeVBox,
 	})
 }
@@ -52,7 +54,7 @@ func tell(t *testing.T, dir string) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:  dir,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serve": serveHTTP, "digest": digestOf},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("MICA_HOME", filepath.Join(env.WorkDir, ".mica"))

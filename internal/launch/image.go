@@ -227,37 +227,6 @@ func digestOf(ctx context.Context, path string) (machine.Image, error) {
 	return machine.Image{Path: path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size}, err
 }
 
-// formatOf tells the format of a disk image by its first bytes.
-func formatOf(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	head := make([]byte, 512)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return "", fmt.Errorf("reading %s: %w", path, err)
-	}
-	head = head[:n]
-	at := func(offset int, magic string) bool {
-		return len(head) >= offset+len(magic) && string(head[offset:offset+len(magic)]) == magic
-	}
-	switch {
-	case at(0x40, "\x7f\x10\xda\xbe"):
-		return "vdi", nil
-	case at(0, "KDMV"), at(0, "# Disk DescriptorFile"):
-		return "vmdk", nil
-	case at(0, "QFI\xfb"):
-		return "qcow2", nil
-	case at(0, "conectix"):
-		return "vpc", nil
-	case at(510, "\x55\xaa"):
-		return "raw", nil
-	}
-	return "", fail.New(fail.Usage, "%s is no disk image", path).Hint("use a VDI, VMDK, VHD or raw image")
-}
-
 // bootImage finds out what a new machine boots from, and puts it into the
 // machine's folder under the name its driver looks for.
 func (s *session) bootImage(ctx context.Context, r *record) error {
@@ -282,7 +251,7 @@ func (s *session) bootImage(ctx context.Context, r *record) error {
 		return err
 	}
 	if flags&(flagDiskLocal|flagDiskURL) != 0 {
-		if image.Format, err = formatOf(image.Path); err != nil {
+		if image.Format, err = machine.DiskFormat(image.Path); err != nil {
 			return err
 		}
 		r.values[localDisk] = image.Path

@@ -49,6 +49,8 @@ func TestImport(t *testing.T) {
 	// What the fake takes for a disk, with the mark of a VDI image.
 	disk := fmt.Appendf(nil, "fake disk\n%s\n64\n", "33333333-3333-4333-8333-333333333333")
 	disk = append(append(disk, make([]byte, 0x40-len(disk))...), "\x7f\x10\xda\xbe"...)
+	disk = append(disk, make([]byte, 512-len(disk))...)
+	disk[0x4c] = 1 // it grows, and is whole
 	ovf := strings.Replace(fmt.Sprintf(description, ""), "vmdk.html#streamOptimized", "vdi.html", 1)
 	ovf = strings.Replace(ovf, "vmware.com/interfaces/specifications", "virtualbox.org", 1)
 	file := d.appliance("my file.ova", ovf, disk)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/machine/sparse"
 )
 
 const sector = 2048
@@ -90,7 +91,7 @@ func checkBootImage(path string) error {
 	return nil
 }
 
-// adoptImage gives the machine its boot image: a hard link to a copy kept by
+// adoptImage gives the machine its image, of whatever format: a hard link to a copy kept by
 // content, so that a thousand machines hold one copy and rebuilding the
 // original changes none of them. It is read at path; where it came from stays.
 func (f *Fleet) adoptImage(ctx context.Context, s Spec, path string) (Image, error) {
@@ -104,8 +105,13 @@ func (f *Fleet) adoptImage(ctx context.Context, s Spec, path string) (Image, err
 	if err != nil {
 		return Image{}, fmt.Errorf("reading boot image %s: %w", path, err)
 	}
-	image := Image{Path: s.Image.Path, SHA256: hex.EncodeToString(h.Sum(nil)), Size: size, Verified: s.Image.Verified}
-	kept := filepath.Join(f.Home.bootCache(), image.SHA256+".iso")
+	image := s.Image
+	image.SHA256, image.Size = hex.EncodeToString(h.Sum(nil)), size
+	if want := s.Image.SHA256; want != "" && want != image.SHA256 {
+		return Image{}, fail.New(fail.Unverified, "boot image %s: its SHA-256 digest is %s, not %s", path, image.SHA256, want).
+			Hint("fetch it again; if that is of no avail, it is not the image that the checksum is of")
+	}
+	kept := filepath.Join(f.Home.bootCache(), image.SHA256+filepath.Ext(s.ImagePath()))
 	for range 2 { // once more if gc takes the copy from under us
 		if err := keep(ctx, src, kept, image); err != nil {
 			return Image{}, err
@@ -135,7 +141,12 @@ func keep(ctx context.Context, src *os.File, path string, image Image) error {
 	}
 	defer dst.Close() //nolint:errcheck // Commit reports
 	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(dst, h), reader{ctx, src}); err != nil {
+	to := &sparse.Writer{File: dst.File}
+	_, err = io.Copy(io.MultiWriter(to, h), reader{ctx, src})
+	if err == nil {
+		err = to.Flush()
+	}
+	if err != nil {
 		return fmt.Errorf("copying boot image: %w", err)
 	}
 	if hex.EncodeToString(h.Sum(nil)) != image.SHA256 {

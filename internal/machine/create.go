@@ -23,6 +23,8 @@ type Order struct {
 	User        string // who mica ssh logs in as; empty is root
 	AllowLarge  bool   // the context may be larger than clouds deliver
 	Off         bool   // do not start it
+
+	appliance *appliance // the image is in it
 }
 
 const contextFile = "context"
@@ -43,8 +45,10 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 	if r, err := load(f.Home.machine(o.Spec.Name)); err == nil && r.Phase == PhaseCreated {
 		return Report{}, taken(o.Spec.Name)
 	}
-	if err := checkBootImage(o.Spec.Image.Path); err != nil {
-		return Report{}, err
+	if o.appliance == nil {
+		if err := checkImage(o.Spec.Image); err != nil {
+			return Report{}, err
+		}
 	}
 	report, err := d.Probe(ctx)
 	if err != nil {
@@ -225,12 +229,18 @@ func (f *Fleet) furnish(ctx context.Context, h *held, o Order, boot string, make
 	if err := f.note(h.Record, "boot image", o.Spec.Image.Path); err != nil {
 		return err
 	}
-	sink.Emit(progress.Event{ID: spec.Name, Phase: "taking the boot image"})
-	image, err := f.adoptImage(ctx, spec, boot)
+	if o.appliance != nil {
+		spec.Image, err = o.appliance.unpack(ctx, spec, sink)
+	} else {
+		sink.Emit(progress.Event{ID: spec.Name, Phase: "taking the boot image"})
+		spec.Image, err = f.adoptImage(ctx, spec, boot)
+	}
+	if err == nil && spec.Image.Format != "" { // as it is here, where nobody changes it any more
+		err = CheckDiskImage(spec.ImagePath(), spec.Image.Format)
+	}
 	if err != nil {
 		return err
 	}
-	spec.Image = image
 	h.Instance.Spec = spec
 	if err := f.note(h.Record, "instance", spec.Driver+" "+spec.ID); err != nil {
 		return err
@@ -242,6 +252,7 @@ func (f *Fleet) furnish(ctx context.Context, h *held, o Order, boot string, make
 		return err
 	}
 	h.Instance.Handle = instance.Handle
+	h.Instance.Spec.DiskMiB = max(spec.DiskMiB, instance.Spec.DiskMiB) // a disk image may be larger than what was asked for
 	h.Phase = PhaseCreated
 	return f.note(h.Record, "created", "")
 }

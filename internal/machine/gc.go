@@ -60,21 +60,24 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 			remove(l, func() error { return f.settle(ctx, e.Name()) })
 		}
 	}
-	images, err := readDir(f.Home.bootCache())
-	if err != nil {
-		return swept, errors.Join(append(errs, err)...)
-	}
-	for _, e := range images {
-		info, err := e.Info()
-		if err != nil || time.Since(info.ModTime()) < young || links(info) > 1 {
-			continue
+	for _, dir := range []string{f.Home.bootCache(), f.Home.downloads()} {
+		images, err := readDir(dir)
+		if err != nil {
+			errs = append(errs, err)
 		}
-		path := filepath.Join(f.Home.bootCache(), e.Name())
-		l := Leftover{Kind: "image", Name: e.Name(), Path: path, Size: used(path)}
-		if strings.HasPrefix(e.Name(), ".") {
-			l.Kind = "file"
+		for _, e := range images {
+			info, err := e.Info()
+			// The lock of a download belongs to whoever waits for it.
+			if err != nil || time.Since(info.ModTime()) < young || links(info) > 1 || strings.HasSuffix(e.Name(), ".lock") {
+				continue
+			}
+			path := filepath.Join(dir, e.Name())
+			l := Leftover{Kind: "image", Name: e.Name(), Path: path, Size: used(path)}
+			if strings.HasPrefix(e.Name(), ".") {
+				l.Kind = "file"
+			}
+			remove(l, func() error { return os.Remove(path) })
 		}
-		remove(l, func() error { return os.Remove(path) })
 	}
 	return swept, errors.Join(errs...)
 }

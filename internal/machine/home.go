@@ -32,6 +32,7 @@ func HomeOf(getenv func(string) string) (Home, error) {
 func (h Home) machines() string           { return filepath.Join(string(h), "machines") }
 func (h Home) machine(name string) string { return filepath.Join(h.machines(), name) }
 func (h Home) bootCache() string          { return filepath.Join(string(h), "cache", "boot") }
+func (h Home) downloads() string          { return filepath.Join(string(h), "cache", "downloads") }
 func (h Home) portsLock() string          { return filepath.Join(string(h), "ports.lock") }
 
 // Images is the folder of boot images to choose from.

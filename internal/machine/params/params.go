@@ -30,11 +30,13 @@ func (p Param) Variable() string {
 
 // Choice is what was chosen.
 type Choice struct {
-	Spec    machine.Spec // without ID, Dir, Context, and with the image's Path as the user gave it
-	Name    string
-	Context string            // where the context is: a path, - or empty
-	Port    string            // of the guest's SSH: a number, auto or none
-	Origin  map[string]string // parameter -> where its value came from
+	Spec                  machine.Spec // without ID, Dir, Context, and with the image's Path as the user gave it
+	Name                  string
+	Context               string // where the context is: a path, - or empty
+	ImageFormat, Checksum string // of the image, as the user gave them
+
+	Port   string            // of the guest's SSH: a number, auto or none
+	Origin map[string]string // parameter -> where its value came from
 }
 
 // All is every parameter, in the order of help.
@@ -45,10 +47,14 @@ func All() []Param {
 			c.Context = within(dir, v[0])
 			return nil
 		}},
-		{Name: "image", Value: "PATH", Usage: "boot image; default: MICA_IMAGE, or the newest in mica's images", set: func(c *Choice, v []string, dir string) error {
-			c.Spec.Image.Path = within(dir, v[0])
+		{Name: "image", Value: "PATH|URL", Usage: "boot image, an ISO or disk image; default: MICA_IMAGE, or the newest in mica's images", set: func(c *Choice, v []string, dir string) error {
+			if c.Spec.Image.Path = v[0]; !machine.IsURL(v[0]) {
+				c.Spec.Image.Path = within(dir, v[0])
+			}
 			return nil
 		}},
+		{Name: "image-format", Value: "FORMAT", Usage: "iso, raw, qcow2, vmdk, vdi or vpc; found out unless it is raw", set: text(func(c *Choice, v string) { c.ImageFormat = v })},
+		{Name: "checksum", Value: "sha256:HEX", Usage: "what the image must be; needed for one at an http URL", set: text(func(c *Choice, v string) { c.Checksum = v })},
 		{Name: "memory", Value: "SIZE", Usage: "memory in MiB, or with M or G", Default: "2048", set: size(func(c *Choice, mib int64) { c.Spec.MemoryMiB = int(mib) })},
 		{Name: "cpus", Value: "N", Usage: "processors", Default: "1", set: integer(func(c *Choice, n int) { c.Spec.CPUs = n })},
 		{Name: "disk", Value: "SIZE", Usage: "size of the data disk; it takes space as it fills", Default: "20G", set: size(func(c *Choice, mib int64) { c.Spec.DiskMiB = mib })},

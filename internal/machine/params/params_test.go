@@ -18,6 +18,8 @@ const whole = `
 name: worker
 context: worker.context
 image: images/mica.iso
+image-format: iso
+checksum: sha256:00
 memory: 4G
 cpus: 2
 disk: 40G
@@ -65,7 +67,7 @@ func TestEveryKey(t *testing.T) {
 	}
 	got.Origin = nil
 	want := params.Choice{
-		Name: "worker", Context: filepath.Join(dir, "worker.context"), Port: "2200",
+		Name: "worker", Context: filepath.Join(dir, "worker.context"), Port: "2200", ImageFormat: "iso", Checksum: "sha256:00",
 		Spec: machine.Spec{
 			Driver: "virtualbox", MemoryMiB: 4096, CPUs: 2, DiskMiB: 40 << 10, Accel: "tcg", Medium: "nocloud",
 			Image:    machine.Image{Path: filepath.Join(dir, "images/mica.iso")},

@@ -71,9 +71,9 @@ func (l launch) args(s machine.Spec) []string {
 	args = append(args,
 		"-chardev", "socket,id=serial0,path="+serialSocket+",server=on,wait=off,logappend=on,logfile="+escape(s.Path(consoleFile)),
 		"-serial", "chardev:serial0",
-		"-blockdev", blockdev("image", s.ImagePath(), true), "-device", "ide-cd,bus=ide.0,drive=image,bootindex=1",
-		"-blockdev", blockdev("config", s.Path(configFile), true), "-device", "ide-cd,bus=ide.1,drive=config",
-		"-blockdev", blockdev("disk", s.Path(diskFile), false), "-device", "virtio-blk-pci,drive=disk,bootindex=2,serial=mica-disk",
+	)
+	args = append(args, imageArgs(s)...)
+	args = append(args,
 		"-netdev", netdev(s), "-device", "virtio-net-pci,netdev=net0,romfile=,mac="+mac(s.ID),
 		"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
 	)

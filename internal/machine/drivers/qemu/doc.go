@@ -2,11 +2,11 @@
 // folder a machine, under the user's own rights.
 //
 // It does not manage networks (guests get QEMU's user network with forwarded
-// ports), does not convert images, and never runs a shell.
+// ports), and never runs a shell.
 //
 // # Files in a machine's folder
 //
-//	disk.raw        the data disk, sparse
+//	disk.raw        the data disk, or the copy of a disk image; sparse
 //	config.iso      the config drive
 //	serial.log      what the guest wrote since it was switched on; .1 the time before
 //	pid             QEMU's pid file, locked by QEMU for as long as it lives

@@ -90,7 +90,7 @@ var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)(\.\d+)?`)
 
 // Probe implements machine.Driver.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC, machine.SharedFolders}}
+	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC, machine.SharedFolders, machine.DiskImages}}
 	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: 10 * time.Second})
 	if err != nil {
 		e := fail.New(fail.HostLacks, "QEMU cannot be run: %w", err)
@@ -117,9 +117,21 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 	return r, nil
 }
 
-// Create implements machine.Driver: the config drive and the disk.
+// Create implements machine.Driver: the config drive and the disk, which is empty
+// or a copy of the disk image.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
-	return d.create(ctx, s, func(path string) error { return makeDisk(path, s.DiskMiB*mebi) })
+	if s.Image.Format == "" {
+		return d.create(ctx, s, func(path string) error { return makeDisk(path, s.DiskMiB*mebi) })
+	}
+	size := s.DiskMiB
+	i, err := d.create(ctx, s, func(path string) (err error) {
+		size, err = d.copyImage(ctx, s, path)
+		return err
+	})
+	if err == nil {
+		i.Spec.DiskMiB = size
+	}
+	return i, err
 }
 
 // create makes a machine with the disk that disk makes.

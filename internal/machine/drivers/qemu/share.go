@@ -64,9 +64,15 @@ func deliveredShares(s machine.Spec) []delivery.Share {
 	return all
 }
 
-// Check implements machine.Checker: it refuses folders that would give a guest
-// more than anyone can have meant.
-func (d *Driver) Check(_ context.Context, s machine.Spec) error {
+// Check implements machine.Checker: it refuses disk images where there is no
+// program to read them, and folders that would give a guest more than anyone can
+// have meant.
+func (d *Driver) Check(ctx context.Context, s machine.Spec) error {
+	if s.Image.Format != "" {
+		if err := d.checkImages(ctx); err != nil {
+			return err
+		}
+	}
 	for _, share := range s.Shares {
 		if err := checkShare(share); err != nil {
 			return err

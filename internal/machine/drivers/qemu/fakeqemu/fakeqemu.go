@@ -294,7 +294,7 @@ func (v *vm) blockdev(text string) error {
 	}
 	defer f.Close()
 	v.images = append(v.images, b.File.Filename)
-	if b.Node == "image" {
+	if b.Node == "image" || b.Node == "disk" && len(v.images) == 1 { // what it boots comes first
 		v.guest, err = readGuest(f)
 	}
 	return err
