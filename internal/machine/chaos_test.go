@@ -25,6 +25,8 @@ func act(ctx context.Context, f *machine.Fleet, what, iso string) error {
 	switch what {
 	case "create":
 		_, err = f.Create(ctx, orderOf("m", iso))
+	case "import":
+		err = importAppliance(ctx, f, "m", iso)
 	case "destroy":
 		err = f.Destroy(ctx, "m", true)
 	case "start":
