@@ -24,7 +24,7 @@ func TestLibvirt(t *testing.T) {
 	world := filepath.Join(shortDir(t), "world")
 	command(t, libvirtd, "start", world)
 	t.Cleanup(func() {
-		if out, err := exec.Command(libvirtd, "stop", world).CombinedOutput(); err != nil { //nolint:noctx // t's context has ended
+		if out, err := exec.Command(libvirtd, "stop", world).CombinedOutput(); err != nil {
 			t.Errorf("ending the world of libvirt: %v\n%s", err, out)
 		}
 	})

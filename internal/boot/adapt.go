@@ -52,7 +52,7 @@ func startScripts(root string) (kind string, err error) {
 	if err != nil {
 		return "other", fmt.Errorf("installing start scripts: %w", err)
 	}
-	defer dir.Close()
+	defer dir.Close() //nolint:errcheck // nothing is written through it
 	kind, err = rc.Install(dir)
 	if errors.Is(err, rc.ErrUnknown) {
 		return "other", fmt.Errorf("%w: its context is not applied by itself; run /run/initramfs/bin/mica-guest apply from its start scripts", err)

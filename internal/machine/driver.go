@@ -109,6 +109,19 @@ type (
 	Viewer interface {
 		View(ctx context.Context, i Instance) (string, error)
 	}
+	// Reacher knows machines that forwarded ports of this computer do not lead
+	// to.
+	Reacher interface {
+		// Addressed reports whether the guest has an address of its own, and no
+		// forwarded ports.
+		Addressed(i Instance) bool
+		// Address is that address, empty while the guest has none.
+		Address(ctx context.Context, i Instance) (string, error)
+		// Host is the computer that the machine runs on, as ssh takes it
+		// (USER@HOST:PORT), empty for this one. Ports and addresses are that
+		// computer's.
+		Host(i Instance) (string, error)
+	}
 	// Forwarder replaces the forwarded ports of a machine, live or not: all of
 	// them or none. The record is the caller's.
 	Forwarder interface {

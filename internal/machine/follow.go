@@ -3,6 +3,7 @@ package machine
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -267,9 +268,10 @@ func (f *Fleet) remember(ctx context.Context, name string, facts map[string]stri
 	return r.save(dir)
 }
 
-// WaitSSH waits until an SSH server greets on the machine's forwarded port.
-// That the port can be connected to proves nothing: the platform's network
-// accepts before the guest does.
+// WaitSSH waits until an SSH server greets on the machine's forwarded port, or
+// at its own address. It does not wait for one on another computer. That the
+// port can be connected to proves nothing: the platform's network accepts before
+// the guest does.
 func (f *Fleet) WaitSSH(ctx context.Context, name string) error {
 	m, err := f.Get(ctx, name)
 	if err != nil {
@@ -278,11 +280,17 @@ func (f *Fleet) WaitSSH(ctx context.Context, name string) error {
 	if m.Record == nil {
 		return m.Err
 	}
-	port := m.Record.spec().SSHPort()
-	if port == 0 {
-		return nil
-	}
-	for !greets(ctx, port) {
+	for {
+		way, err := f.reach(ctx, m.Record.Instance)
+		if err != nil {
+			return err
+		}
+		if way.through != "" || way.port == 0 {
+			return nil
+		}
+		if !way.pending && greets(ctx, net.JoinHostPort(cmp.Or(way.address, "127.0.0.1"), strconv.Itoa(way.port))) {
+			break
+		}
 		if err := f.stillRuns(ctx, name); err != nil {
 			return err
 		}
@@ -297,11 +305,11 @@ func (f *Fleet) WaitSSH(ctx context.Context, name string) error {
 
 // greets reports whether an SSH server answers within some seconds. Servers
 // under emulation take one or two to say their first word.
-func greets(ctx context.Context, port int) bool {
+func greets(ctx context.Context, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return false
 	}

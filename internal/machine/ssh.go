@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/stage"
 )
 
@@ -15,7 +17,9 @@ import (
 type Login struct {
 	Name       string
 	User       string
-	Port       int
+	Address    string // empty is this computer, 127.0.0.1
+	Port       int    // 0 where there is no way in
+	Through    string // the computer from which Address is seen, as ssh takes it; empty for this one
 	Key        string // the machine's private key
 	KnownHosts string // its own known_hosts
 	Pinned     bool   // the host's key is known from the machine's console
@@ -37,7 +41,16 @@ func (f *Fleet) Login(ctx context.Context, name string, action Action) (Login, e
 		}
 	}
 	s := m.Record.spec()
-	l := Login{Name: name, User: m.Record.User, Port: s.SSHPort(), Key: s.Path(keyFile), KnownHosts: s.Path(knownHostsFile)}
+	l := Login{Name: name, User: m.Record.User, Key: s.Path(keyFile), KnownHosts: s.Path(knownHostsFile)}
+	way, err := f.reach(ctx, m.Record.Instance)
+	if err != nil {
+		return l, err
+	}
+	if way.pending && action == DoSSH {
+		return l, fail.New(fail.Conflict, "%q has no address in network %q yet", name, s.Network).
+			Hint("it asks for one as it boots: 'mica logs %s' shows how far it is", name)
+	}
+	l.Address, l.Port, l.Through = way.address, way.port, way.through
 	key := m.Record.Facts[FactHostKey]
 	if key == "" {
 		key = f.hostKeyFromLog(ctx, m)
@@ -51,6 +64,35 @@ func (f *Fleet) Login(ctx context.Context, name string, action Action) (Login, e
 		return l, nil
 	}
 	return l, atomicfile.Write(l.KnownHosts, []byte(line), 0o600)
+}
+
+// way is where the guest's SSH server is: at a forwarded port, or at an address
+// of its own.
+type way struct {
+	address string // empty is 127.0.0.1
+	port    int    // 0: there is none
+	through string // the computer from which it is seen; empty is this one
+	pending bool   // the guest will have an address, but has none yet
+}
+
+// reach finds the way to the guest's SSH server.
+func (f *Fleet) reach(ctx context.Context, i Instance) (way, error) {
+	w := way{port: i.Spec.SSHPort()}
+	d, err := f.Drivers.Get(i.Spec.Driver)
+	if err != nil {
+		return w, err
+	}
+	r, ok := d.(Reacher)
+	if !ok {
+		return w, nil
+	}
+	if w.through, err = r.Host(i); err != nil || !r.Addressed(i) {
+		return w, err
+	}
+	w.port = guestSSH
+	w.address, err = r.Address(ctx, i)
+	w.pending = w.address == ""
+	return w, err
 }
 
 // hostKeyFromLog serves machines whose create did not wait to the end. Only
@@ -79,8 +121,8 @@ func (l Login) Options() [][2]string {
 	if !l.Pinned {
 		strict = "accept-new"
 	}
-	return [][2]string{
-		{"HostName", "127.0.0.1"},
+	options := [][2]string{
+		{"HostName", cmp.Or(l.Address, "127.0.0.1")},
 		{"Port", strconv.Itoa(l.Port)},
 		{"User", l.User},
 		{"IdentityFile", quoteOption(l.Key)},
@@ -93,7 +135,13 @@ func (l Login) Options() [][2]string {
 		{"ConnectTimeout", "30"}, // a machine that is starting takes connections and does not answer
 		{"LogLevel", "ERROR"},
 	}
+	if l.Through != "" { // a program, not ProxyJump: the user's own configuration holds for that computer
+		options = append(options, [2]string{"ProxyCommand", "ssh -W '[%h]:%p' " + shellQuote("ssh://"+strings.ReplaceAll(l.Through, "%", "%%"))})
+	}
+	return options
 }
+
+func shellQuote(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
 
 // quoteOption writes a path for ssh's configuration, where percent signs,
 // blanks, quotes and backslashes have a meaning of their own.

@@ -176,12 +176,12 @@ func serial(log string) libvirtxml.DomainSerial {
 
 func filesystems(s machine.Spec, o options) []libvirtxml.DomainFilesystem {
 	var all []libvirtxml.DomainFilesystem
-	for _, share := range s.Shares {
+	for n, share := range s.Shares {
 		fs := libvirtxml.DomainFilesystem{
 			// Files the guest makes belong to whom QEMU runs as; links stay links.
 			AccessMode: "squash",
 			Source:     &libvirtxml.DomainFilesystemSource{Mount: &libvirtxml.DomainFilesystemSourceMount{Dir: share.Path}},
-			Target:     &libvirtxml.DomainFilesystemTarget{Dir: share.Name},
+			Target:     &libvirtxml.DomainFilesystemTarget{Dir: s.ShareTag(n, maxTag)},
 		}
 		if o.shares == sharesVirtio {
 			fs.AccessMode, fs.Driver = "passthrough", &libvirtxml.DomainFilesystemDriver{Type: "virtiofs"}

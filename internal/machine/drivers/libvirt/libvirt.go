@@ -51,6 +51,7 @@ var (
 	_ machine.Checker     = (*Driver)(nil)
 	_ machine.Changer     = (*Driver)(nil)
 	_ machine.Cloner      = (*Driver)(nil)
+	_ machine.Reacher     = (*Driver)(nil)
 )
 
 // New returns the driver. MICA_LIBVIRT_URI, else LIBVIRT_DEFAULT_URI, names the

@@ -168,6 +168,9 @@ func (d *Driver) Describe(ctx context.Context, i machine.Instance) (map[string]s
 	return facts, nil
 }
 
+// Addressed reports whether the machine is on a network of libvirt's.
+func (d *Driver) Addressed(i machine.Instance) bool { return !userNet(i.Spec) }
+
 // Address is where the guest can be reached without a forwarded port: the
 // address that the network of libvirt's leased to it, "" while there is none or
 // where the machine has forwarded ports instead.

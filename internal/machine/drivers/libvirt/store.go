@@ -2,6 +2,7 @@ package libvirt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
 // The names of a machine's files.
@@ -66,12 +66,11 @@ func storeOf(c *conn, p place) store {
 
 // configDrive is the medium with the machine's context.
 func configDrive(ctx context.Context, w io.Writer, s machine.Spec) error {
-	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys}
-	if err := delivery.ConfigDrive(ctx, w, s.Context, meta); err != nil {
-		return fmt.Errorf("writing config drive: %w", err)
-	}
-	return nil
+	return machine.WriteMedium(ctx, w, s, s.Shared(cmp.Or(s.Options["shares"], shares9P), maxTag))
 }
+
+// maxTag is how long QEMU lets the name of a 9p device be; virtiofs takes more.
+const maxTag = 31
 
 // folder is the machine's own folder.
 type folder struct{}

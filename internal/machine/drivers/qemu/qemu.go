@@ -1,7 +1,6 @@
 package qemu
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/run"
 	"github.com/micavm/mica/internal/undo"
-	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
 // Name is the driver's name.
@@ -169,13 +167,8 @@ func writeConfigDrive(ctx context.Context, s machine.Spec) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // Commit reports
-	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys, Shares: deliveredShares(s)}
-	kind, err := delivery.Named(cmp.Or(s.Medium, "config-2"))
-	if err != nil {
+	if err := machine.WriteMedium(ctx, f, s, s.Shared("9p", maxTag)); err != nil {
 		return err
-	}
-	if err := delivery.WriteISO(ctx, f, kind, s.Context, meta); err != nil {
-		return fmt.Errorf("writing config drive: %w", err)
 	}
 	return f.Commit()
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
 // sharesSince is the first layout that has devices for shared folders.
@@ -20,14 +19,6 @@ const sharesSince = 2
 
 // maxTag is how long QEMU lets the name of a 9p device be.
 const maxTag = 31
-
-// tag is the name of a share's device: its own, unless that is too long.
-func tag(s machine.Share, n int) string {
-	if len(s.Name) > maxTag {
-		return "share" + strconv.Itoa(n)
-	}
-	return s.Name
-}
 
 // shareArgs gives the guest its folders by 9p, which needs nothing but QEMU's
 // own rights, and gives saved memory a chance: virtiofs needs a daemon a folder,
@@ -46,22 +37,9 @@ func shareArgs(s machine.Spec) []string {
 		if share.ReadOnly {
 			fsdev += ",readonly=on"
 		}
-		args = append(args, "-fsdev", fsdev, "-device", "virtio-9p-pci,fsdev="+id+",mount_tag="+tag(share, n))
+		args = append(args, "-fsdev", fsdev, "-device", "virtio-9p-pci,fsdev="+id+",mount_tag="+s.ShareTag(n, maxTag))
 	}
 	return args
-}
-
-// deliveredShares is what the guest is told.
-func deliveredShares(s machine.Spec) []delivery.Share {
-	var all []delivery.Share
-	for n, share := range s.Shares {
-		one := delivery.Share{Name: share.Name, Type: "9p", ReadOnly: share.ReadOnly}
-		if t := tag(share, n); t != share.Name {
-			one.Tag = t
-		}
-		all = append(all, one)
-	}
-	return all
 }
 
 // Check implements machine.Checker: it refuses disk images where there is no

@@ -1,7 +1,6 @@
 package virtualbox
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,7 +15,6 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/undo"
-	"github.com/micavm/mica/internal/usercontext/delivery"
 )
 
 // The controllers, and what is in their slots.
@@ -142,19 +140,17 @@ func (d *Driver) build(ctx context.Context, s machine.Spec, makeDisk func(contex
 	return d.addAdditions(ctx, s)
 }
 
+// maxShare is more than the longest name of a share: VirtualBox takes them all.
+const maxShare = 255
+
 func writeConfigDrive(ctx context.Context, s machine.Spec) error {
 	f, err := atomicfile.Create(s.Path(configFile), 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // Commit reports
-	meta := delivery.Meta{InstanceID: s.ID, Hostname: s.Hostname(), PublicKeys: s.PublicKeys}
-	kind, err := delivery.Named(cmp.Or(s.Medium, "config-2"))
-	if err != nil {
+	if err := machine.WriteMedium(ctx, f, s, s.Shared("vboxsf", maxShare)); err != nil {
 		return err
-	}
-	if err := delivery.WriteISO(ctx, f, kind, s.Context, meta); err != nil {
-		return fmt.Errorf("writing config drive: %w", err)
 	}
 	return f.Commit()
 }
