@@ -75,7 +75,7 @@ func passing(err error) bool {
 	if !errors.As(err, &e) {
 		return false
 	}
-	return e.says("already locked", "being locked or unlocked", "The object is not ready", limited,
+	return e.says("already locked", "being locked or unlocked", "The session is not locked", "The object is not ready", limited,
 		"console object from the direct session", "ailed to create the VirtualBox object")
 }
 

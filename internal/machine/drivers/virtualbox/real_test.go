@@ -129,8 +129,11 @@ func (d adapted) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	if err != nil {
 		return machine.Instance{}, err
 	}
-	const program, code = 20 * 2048, 0x100
+	const program, code, obeys = 20 * 2048, 0x100, 0xff
 	part := image[program : program+code]
+	if part[obeys] == 0 { // VirtualBox notes the button even for a guest that does not ask for it
+		return d.Driver.Create(ctx, s)
+	}
 	for _, register := range []byte{0, 2, 4} {
 		copy(part, bytes.ReplaceAll(part, []byte{0xba, register, 0x06}, []byte{0xba, register, 0x40}))
 	}
