@@ -57,4 +57,9 @@ func Acquire(ctx context.Context, path string) (*Lock, error) {
 
 // Unlock frees the lock. The file stays: removing it would let a third process
 // lock a file that a second one waits for.
-func (l *Lock) Unlock() error { return l.f.Close() }
+//
+// It is freed before the file is closed: a program that is just being started has
+// a copy of the descriptor until it runs, and would hold the lock on.
+func (l *Lock) Unlock() error {
+	return errors.Join(unix.Flock(int(l.f.Fd()), unix.LOCK_UN), l.f.Close())
+}

@@ -22,7 +22,12 @@ const lockFile = "lock"
 // for it must see that what it got is no longer the machine's lock.
 type lock struct{ f *os.File }
 
-func (l *lock) unlock() { _ = l.f.Close() }
+// unlock says so, and does not leave it to the closing: a program that is just
+// being started has a copy of the descriptor until it runs, and would hold on.
+func (l *lock) unlock() {
+	_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
+	_ = l.f.Close()
+}
 
 // newLock takes the lock of a folder nobody else knows yet.
 func newLock(dir string) (*lock, error) {
