@@ -16,11 +16,12 @@ demo: setup-demo build ## build an image, publish a small OS, boot a machine, lo
 demo-stop: ## remove the demo's machine and stop its server
 	@scripts/demo.sh stop
 
-test: setup-test build ## every test that runs on this computer
+test: setup-test build ## every test but those of test-vbox
 	@test/run.sh
 
 test-machine: setup-test build ## drivers on the real QEMU, libvirt and VirtualBox, cernvm-launch, the demo's image on two of them
-	@MICA_TIERS="drivers vm" MICA_STORIES='TestFirstLight|TestLibvirt' test/run.sh
+	@$(GO) test ./internal/machine/... ./internal/launch/...
+	@MICA_TIERS="drivers virtualbox vm" MICA_STORIES='TestFirstLight|TestLibvirt' test/run.sh
 
 check: lint race ## what a change must pass besides 'make test'
 
