@@ -26,6 +26,7 @@ func checkMeta(t *testing.T, m Meta) {
 
 func FuzzContextSh(f *testing.F) {
 	f.Add([]byte("ETH0_MAC=02:00:0a:00:00:02\nETH0_IP=10.0.0.2\nUSER_DATA='x'\nSSH_KEY=\"" + testKey + "\"\n"))
+	f.Add([]byte("ssh- 00000000 \u009b0")) // a control character above 0x7f
 	f.Add([]byte("EC2_USER_DATA='QUJD\nREVG'\nexport ETH255_MAC=a\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := openNebula(data, data)
@@ -57,6 +58,7 @@ func FuzzMetaData(f *testing.F) {
 	f.Add([]byte(`{"uuid":"u","hostname":"h","public_keys":{"a":"` + testKey + `"},"keys":[{"type":"ssh","data":"x"}]}`))
 	f.Add([]byte(`{"instance-id":"i","public-keys":{"0":{"openssh-key":"` + testKey + `"},"1":[[["x"]]]}}`))
 	f.Add([]byte(`{"uuid":"u","meta":{"mica_shares":"[{\"name\":\"data\",\"type\":\"9p\",\"ro\":true},{\"name\":\"../x\",\"type\":\"9p\"}]"}}`))
+	f.Add([]byte("{\"uuid\":\"\x7f0\"}"))
 	f.Add([]byte("instance-id: i\npublic-keys:\n  - " + testKey + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if m, err := openStackMeta(data); err == nil {

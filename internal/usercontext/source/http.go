@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 )
 
 const (
@@ -154,7 +155,7 @@ func (s *search) optional(ctx context.Context, r request) (body []byte, there bo
 // page of a router or of a hotel, which answers any request, is none.
 func identifier(body []byte) string {
 	text := strings.TrimSpace(string(body))
-	if len(text) > 128 || strings.ContainsAny(text, "<>\n\r\x00 {}") {
+	if len(text) > 128 || strings.ContainsAny(text, "<> {}") || strings.ContainsFunc(text, unicode.IsControl) {
 		return ""
 	}
 	return text

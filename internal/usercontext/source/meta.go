@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 const maxKeys = 64
@@ -75,10 +76,8 @@ func isKey(line string) bool {
 	if len(line) > 16<<10 || line == "" || line[0] == '#' {
 		return false
 	}
-	for _, r := range line {
-		if r < ' ' || r == 0x7f {
-			return false
-		}
+	if strings.ContainsFunc(line, unicode.IsControl) { // those of ISO 6429 above 0x7f, too
+		return false
 	}
 	fields := strings.Fields(line)
 	for i, f := range fields[:len(fields)-1] {
