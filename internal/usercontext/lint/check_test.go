@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext"
 )
 
@@ -345,9 +346,7 @@ func TestTraps(t *testing.T) {
 
 // TestLargeInputs checks that nothing takes quadratic time.
 func TestLargeInputs(t *testing.T) {
-	if testing.Short() {
-		t.Skip("full tier: runs without -short")
-	}
+	tier.Full(t)
 	many := func(line func(i int) string) string {
 		var out strings.Builder
 		for i := 0; out.Len() < usercontext.MaxSize-100; i++ {

@@ -21,6 +21,7 @@ import (
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // keeper holds the name spaces in which the real VirtualBox runs, and its
@@ -163,9 +164,7 @@ func TestReal(t *testing.T) {
 	t.Run("inaccessible", r.inaccessible)
 	t.Run("powers", r.powers)
 	t.Run("conformance", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("full tier: runs without -short")
-		}
+		tier.Full(t)
 		drivertest.Run(t, drivertest.Case{
 			New:      func(*testing.T) machine.Driver { return adapted{r.driver(nil)} },
 			Patience: 90 * time.Second, AtOnce: 2,
