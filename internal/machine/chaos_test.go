@@ -196,6 +196,13 @@ func (w *world) whole(what string) {
 	if _, err := w.Start(w.Context(), name); err != nil {
 		w.Errorf("Start: %v (hints %q)", err, fail.Hints(err))
 	}
+	// An order to end outlives who gave it: QEMU may carry it out only now,
+	// after Start found it running still. There was one; the next start stays.
+	if m, err := w.Get(w.Context(), name); err == nil && m.State != machine.Running && (what == "power off" || what == "save") {
+		if _, err := w.Start(w.Context(), name); err != nil {
+			w.Errorf("Start once more: %v (hints %q)", err, fail.Hints(err))
+		}
+	}
 	w.state(name, machine.Running)
 	w.marked(name, want...)
 	if what != "drop" {

@@ -164,13 +164,23 @@ func (d *Driver) launch(ctx context.Context, i machine.Instance, l launch) (err 
 // cut short by ctx: it takes a moment, and a daemon whose parent was killed
 // half way would be found by nobody.
 func (d *Driver) spawn(ctx context.Context, i machine.Instance, l *launch) error {
+	orphan := false
 	for {
 		_, err := d.run.Run(context.WithoutCancel(ctx), run.Command{
 			Name: d.program, Args: l.args(i.Spec), Dir: i.Spec.Dir, Timeout: launchPatience,
 		})
 		var bad *run.Error
-		if l.Sandbox && errors.As(err, &bad) && strings.Contains(string(bad.Result.Stderr), "sandbox support is not enabled") {
+		if errors.As(err, &bad) && l.Sandbox && strings.Contains(string(bad.Result.Stderr), "sandbox support is not enabled") {
 			l.Sandbox = false
+			continue
+		}
+		if bad != nil && !orphan && strings.Contains(string(bad.Result.Stderr), "lock pid file") {
+			// Nobody else may start this machine now: this QEMU is what a command
+			// that was killed had just launched, with ports that may be others.
+			orphan = true
+			if err := end(ctx, i.Spec.Dir); err != nil {
+				return fmt.Errorf("starting %q: an interrupted start is in the way: %w", i.Spec.Name, err)
+			}
 			continue
 		}
 		return explain(i.Spec, err)
