@@ -64,6 +64,15 @@ const (
 
 // The optional powers of a driver, found by assertion.
 type (
+	// Surveyor tells the states of many machines at once, where asking for all of
+	// them costs the platform little more than asking for one.
+	Surveyor interface {
+		// States returns an answer for each instance, in their order: what State
+		// would say. Like State it may be called at any time. Where the platform
+		// cannot be asked at all, every answer has that error; after ctx has
+		// ended, those not known yet have ctx's.
+		States(ctx context.Context, all []Instance) []Answer
+	}
 	// Pauser freezes and thaws the guest's processors. Nil if it is so already.
 	Pauser interface {
 		SetPaused(ctx context.Context, i Instance, paused bool) error
@@ -89,9 +98,11 @@ type (
 	Describer interface {
 		Describe(ctx context.Context, i Instance) (map[string]string, error)
 	}
-	// Snapshotter keeps named copies of the disk, and of the memory of a machine
+	// Snapshotter keeps named copies of the disks, and of the memory of a machine
 	// that runs. A name that is there gives fail.Conflict, one that is not
-	// fail.NotFound.
+	// fail.NotFound. Snapshot and Revert are not called for a machine with a disk
+	// of the user's (Disk.Path), whose content they could neither keep nor put
+	// back.
 	Snapshotter interface {
 		Snapshot(ctx context.Context, i Instance, name string) error
 		Snapshots(ctx context.Context, i Instance) ([]Snapshot, error) // the oldest first
@@ -135,20 +146,34 @@ type (
 		Check(ctx context.Context, s Spec) error
 	}
 	// Changer gives a machine that is off another Spec: of memory, processors,
-	// a larger disk, and Name with Dir, whose files have been moved there
+	// a larger disk, Shares, and Name with Dir, whose files have been moved there
 	// already. The Instance it returns takes the place of i. After an error the
 	// machine is as it was; changing to what it is already is harmless, since a
 	// killed command is made good by changing once more.
+	//
+	// Where to.Shares differ from i.Spec.Shares, to.Context and to.PublicKeys
+	// are set as for Create, and the context's medium is written anew
+	// (WriteMedium): it tells the guest of its shares. Else they are empty and
+	// the medium stays. Firmware, Arch and Disks do not change. The machine is
+	// never a saved one: its memory would have the old devices.
 	Changer interface {
 		Change(ctx context.Context, i Instance, to Spec) (Instance, error)
 	}
-	// Cloner is Create with the content of another machine's disk, which is off
+	// Cloner is Create with the content of another machine's disks, which is off
 	// and stays as it is. The Spec has an ID, a Dir, a Context and PublicKeys of
-	// its own, and the same sizes.
+	// its own, and the same sizes. Its Disks are from's without those of the
+	// user's (Disk.Path), in the same order.
 	Cloner interface {
 		Clone(ctx context.Context, from Instance, s Spec) (Instance, error)
 	}
 )
+
+// Answer is what a platform says of one machine: its state, or why it could not
+// be asked.
+type Answer struct {
+	State State
+	Err   error
+}
 
 // Feature is something of a Spec that not every driver can do. A driver lists
 // its own in Report.Features; a Spec that asks for another is refused before
@@ -165,6 +190,9 @@ const (
 	ExecutionCaps Feature = "execution-cap" // ExecutionCap under 100
 	Clipboards    Feature = "clipboard"     // Clipboard
 	DiskImages    Feature = "disk-image"    // Image.Format other than ISO
+	Firmwares     Feature = "firmware"      // Firmware uefi
+	Architectures Feature = "arch"          // Arch other than x86_64
+	MoreDisks     Feature = "disks"         // Disks
 )
 
 // Snapshot is a named state of a machine.

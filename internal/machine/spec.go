@@ -15,10 +15,12 @@ const (
 	maxName         = 64
 	minMemoryMiB    = 64
 	minDiskMiB      = 64
+	maxDiskMiB      = 64 << 20
 	maxCPUs         = 255
 	guestSSH        = 22
 	maxContext      = 4 << 20 // what a config drive carries without anyone noticing
 	portableContext = 16384   // what every cloud takes
+	maxDisks        = 16      // beside the data disk: every platform's bus has that many places
 	mebi            = 1 << 20
 )
 
@@ -35,6 +37,10 @@ type Spec struct {
 	Forwards  []Forward `json:"forwards"`
 	Accel     string    `json:"accel,omitempty"` // auto or empty, or one the driver knows
 
+	Firmware string `json:"firmware,omitempty"` // empty is bios; else uefi
+	Arch     string `json:"arch,omitempty"`     // of the guest: empty is x86_64; else aarch64, whose Firmware is uefi
+	Disks    []Disk `json:"disks,omitempty"`    // more disks beside the data disk
+
 	Network      string            `json:"network,omitempty"`       // empty is nat; else a network the driver knows
 	Display      string            `json:"display,omitempty"`       // empty is none; vnc, or gui for a window of this desktop
 	Shares       []Share           `json:"shares,omitempty"`        // folders of this computer the guest sees
@@ -46,8 +52,24 @@ type Spec struct {
 
 	// What is kept beside the record, not in it.
 	Dir        string   `json:"-"` // the machine's folder, absolute; the driver may keep files there
-	Context    []byte   `json:"-"` // handed to the guest; only set for Create
-	PublicKeys []string `json:"-"` // lines for authorized_keys; only set for Create
+	Context    []byte   `json:"-"` // handed to the guest; only set for Create, Clone and a Change of Shares
+	PublicKeys []string `json:"-"` // lines for authorized_keys; set where Context is
+}
+
+// Disk is one more disk of a machine. It has either a size or a path. The guest
+// sees the disks in the order of Spec.Disks, after the data disk.
+type Disk struct {
+	MiB    int64  `json:"mib,omitempty"`    // size of an empty one that the driver makes and Destroy removes
+	Path   string `json:"path,omitempty"`   // or a disk image of the user's, absolute, used in place: never copied, changed in size or deleted
+	Format string `json:"format,omitempty"` // of Path: raw, qcow2, vmdk, vdi, vpc; found out by create
+}
+
+// String returns the disk as the --add-disk flag takes it.
+func (d Disk) String() string {
+	if d.Path != "" {
+		return d.Path
+	}
+	return strconv.FormatInt(d.MiB, 10) + "M"
 }
 
 // Share is a folder of this computer that the guest mounts at
@@ -136,7 +158,7 @@ func (s Spec) Validate() error {
 		return fail.New(fail.Usage, "%d MiB of memory are too few", s.MemoryMiB).Hint("use at least %d", minMemoryMiB)
 	case s.CPUs < 1 || s.CPUs > maxCPUs:
 		return fail.New(fail.Usage, "a machine cannot have %d processors", s.CPUs).Hint("use 1 to %d", maxCPUs)
-	case s.DiskMiB < minDiskMiB || s.DiskMiB > 1<<40/mebi*64:
+	case s.DiskMiB < minDiskMiB || s.DiskMiB > maxDiskMiB:
 		return fail.New(fail.Usage, "a disk cannot have %d MiB", s.DiskMiB).Hint("use %d MiB to 64 TiB, for instance --disk 20G", minDiskMiB)
 	}
 	host := map[int]bool{}
@@ -165,6 +187,9 @@ func (s Spec) validateRest() error {
 	default:
 		return fail.New(fail.Usage, "unknown display %q", s.Display).Hint("use none, vnc or gui")
 	}
+	if err := s.validateHardware(); err != nil {
+		return err
+	}
 	for _, label := range s.Labels {
 		if err := CheckLabel(label); err != nil {
 			return err
@@ -187,6 +212,35 @@ func (s Spec) validateRest() error {
 			return fail.New(fail.Usage, "shared folder %q is not an absolute path", share.Path)
 		}
 		seen[share.Name] = true
+	}
+	return nil
+}
+
+// validateHardware checks firmware, architecture and the disks beside the first.
+func (s Spec) validateHardware() error {
+	switch {
+	case s.Firmware != "" && s.Firmware != UEFI:
+		return fail.New(fail.Usage, "unknown firmware %q", s.Firmware).Hint("use bios or uefi")
+	case s.Arch != "" && s.Arch != ARM64:
+		return fail.New(fail.Usage, "unknown architecture %q", s.Arch).Hint("use x86_64 or aarch64")
+	case s.Arch == ARM64 && s.Firmware != UEFI:
+		return fail.New(fail.Usage, "a machine of %s has no BIOS", ARM64).Hint("use --firmware uefi")
+	case len(s.Disks) > maxDisks:
+		return fail.New(fail.Usage, "%d disks are too many", len(s.Disks)).Hint("add at most %d", maxDisks)
+	}
+	paths := map[string]bool{}
+	for _, d := range s.Disks {
+		switch {
+		case (d.MiB != 0) == (d.Path != ""):
+			return fail.New(fail.Usage, "a disk has either a size or a path")
+		case d.Path == "" && (d.MiB < 1 || d.MiB > maxDiskMiB):
+			return fail.New(fail.Usage, "a disk cannot have %d MiB", d.MiB).Hint("use 1 MiB to 64 TiB, for instance --add-disk 20G")
+		case d.Path != "" && !filepath.IsAbs(d.Path):
+			return fail.New(fail.Usage, "disk %q is not an absolute path", d.Path)
+		case d.Path != "" && paths[d.Path]:
+			return fail.New(fail.Usage, "disk %s is added twice", d.Path)
+		}
+		paths[d.Path] = true
 	}
 	return nil
 }

@@ -8,11 +8,16 @@ import (
 	"github.com/micavm/mica/internal/fail"
 )
 
-// Network and display of a Spec that every part of Mica knows by name.
+// Values of a Spec that every part of Mica knows by name.
 const (
 	NAT        = "nat"
 	DisplayVNC = "vnc"
 	DisplayGUI = "gui"
+
+	BIOS   = "bios" // as the user names it; empty in a Spec
+	UEFI   = "uefi"
+	X86_64 = "x86_64" //nolint:revive // the name of the architecture; empty in a Spec
+	ARM64  = "aarch64"
 )
 
 // wanted lists what the Spec asks for beyond a plain machine, each with the
@@ -36,6 +41,15 @@ func (s Spec) wanted() map[Feature]string {
 	}
 	if s.Clipboard {
 		asks[Clipboards] = "--clipboard"
+	}
+	if s.Firmware != "" {
+		asks[Firmwares] = "--firmware " + s.Firmware
+	}
+	if s.Arch != "" {
+		asks[Architectures] = "--arch " + s.Arch
+	}
+	if len(s.Disks) > 0 {
+		asks[MoreDisks] = "--add-disk"
 	}
 	if s.Image.Format != "" {
 		asks[DiskImages] = "a boot image in format " + s.Image.Format

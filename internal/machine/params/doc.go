@@ -7,7 +7,7 @@
 //	                               the default
 //
 // The first place that says something wins, for each parameter by itself. A
-// parameter that takes several values (forward, share, label, option) is taken
+// parameter that takes several values (forward, share, add-disk, label, option) is taken
 // whole from one place; in the environment its values are separated by commas.
 // Paths in a file are relative to the file's folder, all others to the current
 // one.
@@ -17,6 +17,6 @@
 // scalar, so that 8080:80 and 1e3 mean what they look like. A list may be
 // written as one value, a sequence, or, for option, as a mapping.
 //
-// The package does not look at the computer, shared folders excepted, which are
-// made absolute and must exist.
+// The package does not look at the computer, shared folders and disks excepted,
+// which are made absolute and must exist.
 package params

@@ -58,6 +58,17 @@ func All() []Param {
 		{Name: "memory", Value: "SIZE", Usage: "memory in MiB, or with M or G", Default: "2048", set: size(func(c *Choice, mib int64) { c.Spec.MemoryMiB = int(mib) })},
 		{Name: "cpus", Value: "N", Usage: "processors", Default: "1", set: integer(func(c *Choice, n int) { c.Spec.CPUs = n })},
 		{Name: "disk", Value: "SIZE", Usage: "size of the data disk; it takes space as it fills", Default: "20G", set: size(func(c *Choice, mib int64) { c.Spec.DiskMiB = mib })},
+		{Name: "add-disk", Value: "SIZE|PATH", Usage: "another disk: an empty one, or a disk image to be used in place", List: true, set: setDisks},
+		{Name: "firmware", Value: "KIND", Usage: "what boots the machine: bios or uefi", Default: machine.BIOS, set: text(func(c *Choice, v string) {
+			if c.Spec.Firmware = v; v == machine.BIOS {
+				c.Spec.Firmware = ""
+			}
+		})},
+		{Name: "arch", Value: "ARCH", Usage: "the machine's architecture: x86_64, or aarch64 with uefi", Default: machine.X86_64, set: text(func(c *Choice, v string) {
+			if c.Spec.Arch = v; v == machine.X86_64 {
+				c.Spec.Arch = ""
+			}
+		})},
 		{Name: "port", Value: "PORT", Usage: "port of this computer that leads to the machine's SSH, auto or none", Default: "auto", set: setPort},
 		{Name: "forward", Value: "HOST:GUEST", Usage: "another port to forward; HOST may be auto", List: true, set: setForwards},
 		{Name: "network", Value: "NETWORK", Usage: "nat, or a network that the driver knows", Default: machine.NAT, set: text(func(c *Choice, v string) { c.Spec.Network = v })},
@@ -177,6 +188,38 @@ func setOptions(c *Choice, v []string, _ string) error {
 	return nil
 }
 
+func setDisks(c *Choice, v []string, dir string) error {
+	for _, one := range v {
+		disk, err := ParseDisk(one, dir)
+		if err != nil {
+			return err
+		}
+		c.Spec.Disks = append(c.Spec.Disks, disk)
+	}
+	return nil
+}
+
+// ParseDisk reads SIZE or PATH. What reads as a size is one: a file of that
+// name is ./20G. The file must exist; its path becomes absolute and loses its
+// symbolic links, which could lead elsewhere by the next start.
+func ParseDisk(text, dir string) (machine.Disk, error) {
+	if mib, err := machine.ParseMiB(text); err == nil {
+		return machine.Disk{MiB: mib}, nil
+	}
+	if text == "" {
+		return machine.Disk{}, fail.New(fail.Usage, "a disk needs a size or a path").Hint("write SIZE or PATH, for instance 20G or ./data.qcow2")
+	}
+	full, err := filepath.Abs(within(dir, text))
+	if err == nil {
+		full, err = filepath.EvalSymlinks(full)
+	}
+	if err != nil {
+		return machine.Disk{}, fail.New(fail.Usage, "disk %q is neither a size nor a file: %w", text, err).
+			Hint("write SIZE or PATH, for instance 20G or ./data.qcow2")
+	}
+	return machine.Disk{Path: full}, nil
+}
+
 func setShares(c *Choice, v []string, dir string) error {
 	for _, one := range v {
 		share, err := ParseShare(one, dir)
@@ -232,6 +275,8 @@ type given struct {
 	dir    string // of the file
 }
 
+const byDefault = "default"
+
 // Sources is where parameters come from.
 type Sources struct {
 	Flags  map[string][]string      // those on the command line, by name
@@ -252,6 +297,9 @@ func (s Sources) Resolve() (Choice, error) {
 			return c, fail.New(fail.ClassOf(err), "%s: %w", g.origin, err)
 		}
 		c.Origin[p.Name] = g.origin
+	}
+	if c.Spec.Arch == machine.ARM64 && c.Origin["firmware"] == byDefault { // it has no other
+		c.Spec.Firmware = machine.UEFI
 	}
 	return c, nil
 }
@@ -275,7 +323,7 @@ func (s Sources) find(p Param) (given, bool) {
 		}
 	}
 	if p.Default != "" {
-		return given{values: []string{p.Default}, origin: "default"}, true
+		return given{values: []string{p.Default}, origin: byDefault}, true
 	}
 	return given{}, false
 }

@@ -23,6 +23,9 @@ checksum: sha256:00
 memory: 4G
 cpus: 2
 disk: 40G
+add-disk: [8G, data.qcow2]
+firmware: uefi
+arch: aarch64
 port: 2200
 forward: [8080:80, auto:443]
 network: bridge0
@@ -56,6 +59,9 @@ func TestEveryKey(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "data.qcow2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, p := range params.All() {
 		if !strings.Contains(whole, "\n"+p.Name+":") {
 			t.Errorf("the file lacks %q: this test is no longer whole", p.Name)
@@ -70,6 +76,7 @@ func TestEveryKey(t *testing.T) {
 		Name: "worker", Context: filepath.Join(dir, "worker.context"), Port: "2200", ImageFormat: "iso", Checksum: "sha256:00",
 		Spec: machine.Spec{
 			Driver: "virtualbox", MemoryMiB: 4096, CPUs: 2, DiskMiB: 40 << 10, Accel: "tcg", Medium: "nocloud",
+			Firmware: machine.UEFI, Arch: machine.ARM64, Disks: []machine.Disk{{MiB: 8 << 10}, {Path: filepath.Join(dir, "data.qcow2")}},
 			Image:    machine.Image{Path: filepath.Join(dir, "images/mica.iso")},
 			Forwards: []machine.Forward{{Host: 2200, Guest: 22}, {Host: 8080, Guest: 80}, {Guest: 443, Auto: true}},
 			Network:  "bridge0", Display: "vnc", Clipboard: true, ExecutionCap: 50, Labels: []string{"batch"},
@@ -107,6 +114,31 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestPlainHardware sees that what every machine has leaves the Spec empty, so
+// that drivers which know nothing else take it.
+func TestPlainHardware(t *testing.T) {
+	for _, tc := range []struct{ arch, firmware, wantArch, wantFirmware string }{
+		{"x86_64", "bios", "", ""},
+		{"x86_64", "uefi", "", "uefi"},
+		{"aarch64", "", "aarch64", "uefi"},
+		{"aarch64", "bios", "aarch64", ""}, // refused by Validate
+		{"", "", "", ""},
+	} {
+		flags := map[string][]string{}
+		if tc.arch != "" {
+			flags["arch"] = []string{tc.arch}
+		}
+		if tc.firmware != "" {
+			flags["firmware"] = []string{tc.firmware}
+		}
+		c, err := params.Sources{Flags: flags}.Resolve()
+		if err != nil || c.Spec.Arch != tc.wantArch || c.Spec.Firmware != tc.wantFirmware {
+			t.Errorf("--arch %q --firmware %q = arch %q, firmware %q, %v; want %q, %q",
+				tc.arch, tc.firmware, c.Spec.Arch, c.Spec.Firmware, err, tc.wantArch, tc.wantFirmware)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, tc := range []struct{ text, want, hint string }{
 		{"memroy: 1G", `m.yaml:1: unknown key "memroy"`, `did you mean "memory"?`},
@@ -124,6 +156,7 @@ func TestRefusals(t *testing.T) {
 		{"option: x", `cannot read option "x"`, ""},
 		{"option: [a=1, a=2]", `option "a" is given twice`, ""},
 		{"share: /nowhere/at/all", "sharing", ""},
+		{"add-disk: /nowhere/at/all", "neither a size nor a file", "20G or ./data.qcow2"},
 		{"share: /dev/null", "no folder", ""},
 		{"- a", "m.yaml:1: it does not hold keys", ""},
 		{"a: 1\n---\nb: 2", "one document", ""},
