@@ -82,7 +82,7 @@ var floors = [][]string{
 	{"internal/machine", "internal/store"},
 	{"internal/image", "internal/usercontext"},
 	{"cvmfs"},
-	{"internal/iso9660", "internal/atomicfile", "internal/download", "internal/fail", "internal/progress", "internal/run", "internal/stage", "internal/tier", "internal/undo", "internal/version"},
+	{"internal/iso9660", "internal/fat", "internal/atomicfile", "internal/download", "internal/fail", "internal/progress", "internal/run", "internal/stage", "internal/tier", "internal/undo", "internal/version"},
 }
 
 // beside lists the arrows between rooms of one floor.

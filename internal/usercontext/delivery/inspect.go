@@ -15,9 +15,9 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/fat"
 	"github.com/micavm/mica/internal/iso9660"
 	"github.com/micavm/mica/internal/usercontext"
-	"github.com/micavm/mica/internal/usercontext/delivery/fat"
 )
 
 // Found is a context medium read back.

@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/fat"
 	"github.com/micavm/mica/internal/iso9660"
-	"github.com/micavm/mica/internal/usercontext/delivery/fat"
 )
 
 // Kind is one layout of a context medium.

@@ -28,10 +28,11 @@ const (
 	entrySize   = 32
 	reserved    = 1
 	copies      = 2
-	rootEntries = 224 // of a floppy disk; a multiple of 16
+	rootSectors = 14 // of a floppy disk: 224 entries
 	maxFAT12    = 4084
 	maxFAT16    = 65524
 	maxVolume   = 64 << 20
+	maxCluster  = 32 << 10
 
 	// 1 January 1980, the earliest date there is.
 	firstDate = 0<<9 | 1<<5 | 1
@@ -68,6 +69,56 @@ func Write(w io.Writer, v Volume) error {
 		}
 	}
 	return fmt.Errorf("laying out FAT volume: the content needs more than %d bytes", maxVolume)
+}
+
+// Pack makes the smallest volume that holds the files: no cluster is left free.
+// Clusters are of at least the given number of bytes, a power of two from 512 to
+// 32768, and begin at multiples of their size from the start of the volume. It
+// also returns where the content of each file that has any begins, by path.
+func Pack(v Volume, cluster int) (image []byte, at map[string]int64, err error) {
+	if cluster < sectorSize || cluster > maxCluster || cluster&(cluster-1) != 0 {
+		return nil, nil, fmt.Errorf("laying out FAT volume: a cluster of %d bytes", cluster)
+	}
+	root, err := newTree(v)
+	if err != nil {
+		return nil, nil, fmt.Errorf("laying out FAT volume: %w", err)
+	}
+	for ; cluster <= maxCluster; cluster *= 2 {
+		g := geometry{perCluster: cluster / sectorSize, media: 0xf8, track: 32, heads: 16}
+		if g.clusters = max(1, g.assign(root)); g.clusters > maxFAT16 {
+			continue
+		}
+		g.fit(root)
+		at = map[string]int64{}
+		var walk func(prefix string, n *node)
+		walk = func(prefix string, n *node) {
+			for _, c := range n.children {
+				if c.folder {
+					walk(prefix+c.name+"/", c)
+				} else if c.first > 0 {
+					at[prefix+c.name] = int64(g.dataAt() + (c.first-2)*cluster)
+				}
+			}
+		}
+		walk("", root)
+		return g.image(root, v.Label), at, nil
+	}
+	return nil, nil, fmt.Errorf("laying out FAT volume: the content needs more than %d clusters of %d bytes", maxFAT16, maxCluster)
+}
+
+// fit chooses the tables for the clusters there are.
+func (g *geometry) fit(root *node) {
+	g.bits = 16
+	if g.clusters <= maxFAT12 {
+		g.bits = 12
+	}
+	g.perFAT = ((g.clusters+2)*g.bits + 8*sectorSize - 1) / (8 * sectorSize)
+	// The root folder, which has a fixed size, fills up to the first cluster.
+	g.root = (root.inRoot()*entrySize + sectorSize - 1) / sectorSize
+	if over := (reserved + copies*g.perFAT + g.root) % g.perCluster; over != 0 {
+		g.root += g.perCluster - over
+	}
+	g.sectors = g.dataAt()/sectorSize + g.clusters*g.perCluster
 }
 
 func newTree(v Volume) (*node, error) {
@@ -160,9 +211,19 @@ func (n *node) entries() int {
 	return 1 + (len(utf16.Encode([]rune(n.name)))+12)/13
 }
 
+// inRoot is how many entries the root folder has, with the label.
+func (n *node) inRoot() int {
+	count := 1
+	for _, c := range n.children {
+		count += c.entries()
+	}
+	return count
+}
+
 // geometry is a size of volume.
 type geometry struct {
 	sectors, perCluster, perFAT int
+	root                        int // sectors of the root folder
 	media                       byte
 	track, heads                int
 	bits                        int // 12 or 16
@@ -171,9 +232,9 @@ type geometry struct {
 
 // geometries are the sizes in question, smallest first.
 func geometries() []geometry {
-	list := []geometry{{sectors: 2880, perCluster: 1, perFAT: 9, media: 0xf0, track: 18, heads: 2, bits: 12}}
+	list := []geometry{{sectors: 2880, perCluster: 1, perFAT: 9, root: rootSectors, media: 0xf0, track: 18, heads: 2, bits: 12}}
 	for size := 4 << 20; size <= maxVolume; size *= 2 {
-		list = append(list, geometry{sectors: size / sectorSize, perCluster: max(2, size>>20/8), media: 0xf8, track: 32, heads: 64, bits: 16})
+		list = append(list, geometry{sectors: size / sectorSize, perCluster: max(2, size>>20/8), root: rootSectors, media: 0xf8, track: 32, heads: 64, bits: 16})
 	}
 	for i := range list {
 		g := &list[i]
@@ -182,25 +243,26 @@ func geometries() []geometry {
 		if g.perFAT == 0 {
 			g.perFAT = ((g.sectors/g.perCluster+2)*g.bits/8 + sectorSize - 1) / sectorSize
 		}
-		g.clusters = (g.sectors - reserved - copies*g.perFAT - rootEntries*entrySize/sectorSize) / g.perCluster
+		g.clusters = (g.sectors - reserved - copies*g.perFAT - g.root) / g.perCluster
 		if g.clusters > maxFAT16 || g.bits == 12 && g.clusters > maxFAT12 || g.bits == 16 && g.clusters <= maxFAT12 {
 			g.perCluster = max(1, g.perCluster/2)
 			g.perFAT = ((g.sectors/g.perCluster+2)*g.bits/8 + sectorSize - 1) / sectorSize
-			g.clusters = (g.sectors - reserved - copies*g.perFAT - rootEntries*entrySize/sectorSize) / g.perCluster
+			g.clusters = (g.sectors - reserved - copies*g.perFAT - g.root) / g.perCluster
 		}
 	}
 	return slices.DeleteFunc(list, func(g geometry) bool { return g.bits == 16 && (g.clusters <= maxFAT12 || g.clusters > maxFAT16) })
 }
 
+// dataAt is where the first cluster begins.
+func (g geometry) dataAt() int { return (reserved + copies*g.perFAT + g.root) * sectorSize }
+
 // place gives every node its clusters, or says that they do not fit.
 func (g geometry) place(root *node) bool {
-	inRoot := 1 // the label
-	for _, c := range root.children {
-		inRoot += c.entries()
-	}
-	if inRoot > rootEntries {
-		return false
-	}
+	return root.inRoot() <= g.root*sectorSize/entrySize && g.assign(root) <= g.clusters
+}
+
+// assign gives every node its clusters and returns how many these are.
+func (g geometry) assign(root *node) int {
 	next := 2
 	var walk func(n *node)
 	walk = func(n *node) {
@@ -222,7 +284,7 @@ func (g geometry) place(root *node) bool {
 		}
 	}
 	walk(root)
-	return next-2 <= g.clusters
+	return next - 2
 }
 
 // image is the whole volume.
@@ -233,7 +295,7 @@ func (g geometry) image(root *node, label string) []byte {
 	g.set(table, 0, 0xff00|int(g.media))
 	g.set(table, 1, 0xffff)
 	rootAt := (reserved + copies*g.perFAT) * sectorSize
-	dataAt := rootAt + rootEntries*entrySize
+	dataAt := g.dataAt()
 	var walk func(n *node)
 	walk = func(n *node) {
 		for i := range n.clusters {
@@ -287,7 +349,7 @@ func (g geometry) bootSector(b []byte, label string, serial uint32) {
 	b[13] = byte(g.perCluster)
 	le.PutUint16(b[14:], reserved)
 	b[16] = copies
-	le.PutUint16(b[17:], rootEntries)
+	le.PutUint16(b[17:], uint16(g.root*sectorSize/entrySize))
 	if g.sectors < 1<<16 {
 		le.PutUint16(b[19:], uint16(g.sectors))
 	} else {

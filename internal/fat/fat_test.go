@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/micavm/mica/internal/fat"
 	"github.com/micavm/mica/internal/tier"
-	"github.com/micavm/mica/internal/usercontext/delivery/fat"
 )
 
 func sample() fat.Volume {
@@ -150,6 +150,94 @@ func TestAgainstTools(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// bootFiles are like those of a boot image: two large ones, a few small ones.
+func bootFiles(large int) fat.Volume {
+	return fat.Volume{Label: "UCERNVM-EFI", Files: []fat.File{
+		{Path: "EFI/BOOT/BOOTX64.EFI", Data: bytes.Repeat([]byte("loader"), 20_000)},
+		{Path: "loader/loader.conf", Data: []byte("timeout 2\n")},
+		{Path: "loader/entries/normal.conf", Data: bytes.Repeat([]byte("n"), 2048)},
+		{Path: "loader/entries/none.conf"},
+		{Path: "cernvm/vmlinuz.xz", Data: bytes.Repeat([]byte("kernel, "), large/8)},
+		{Path: "cernvm/initrd.img", Data: bytes.Repeat([]byte("initrd"), large/6)},
+	}}
+}
+
+// TestPack has fsck.vfat, mtools and the reader look at tight volumes of both
+// widths, and compares the places it tells with what is there.
+func TestPack(t *testing.T) {
+	fsck, mcopy := tier.Tool(t, "fsck.vfat"), tier.Tool(t, "mcopy")
+	var nested fat.Volume
+	for i := range 300 { // a root folder of several clusters
+		nested.Files = append(nested.Files, fat.File{Path: fmt.Sprintf("a rather long name %03d", i), Data: fmt.Append(nil, i)})
+	}
+	for _, tc := range []struct {
+		name    string
+		v       fat.Volume
+		cluster int
+		bits    string
+	}{
+		{"FAT12", bootFiles(1 << 20), 2048, "FAT12"},
+		{"FAT16", bootFiles(5 << 20), 2048, "FAT16"},
+		{"small clusters", bootFiles(2 << 20), 512, "FAT16"},
+		{"large clusters", bootFiles(5 << 20), 32768, "FAT12"},
+		{"doubled clusters", bootFiles(17 << 20), 512, "FAT16"},
+		{"many", nested, 4096, "FAT12"},
+		{"nothing", fat.Volume{}, 2048, "FAT12"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			image, at, err := fat.Pack(tc.v, tc.cluster)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := string(image[54:59]); got != tc.bits {
+				t.Errorf("Pack made a %s, want %s", got, tc.bits)
+			}
+			got, err := fat.Read(bytes.NewReader(image), int64(len(image)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(byPath(tc.v), byPath(got)); diff != "" || got.Label != tc.v.Label {
+				t.Errorf("label %q (-want +got):\n%s", got.Label, diff)
+			}
+			var content int
+			for _, f := range tc.v.Files {
+				begin, ok := at[f.Path]
+				if ok != (len(f.Data) > 0) || begin%int64(tc.cluster) != 0 || !bytes.Equal(image[begin:][:len(f.Data)], f.Data) {
+					t.Errorf("%q is said to lie at %d (%v)", f.Path, begin, ok)
+				}
+				content += len(f.Data)
+			}
+			if spare := len(image) - content; spare > 64<<10+len(tc.v.Files)*(max(tc.cluster, 1024)+200)+len(image)/200 {
+				t.Errorf("a volume of %d bytes for %d of content", len(image), content)
+			}
+			dir := t.TempDir()
+			name := filepath.Join(dir, "f.img")
+			if err := os.WriteFile(name, image, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := exec.Command(fsck, "-n", "-v", name).CombinedOutput(); err != nil {
+				t.Errorf("fsck.vfat: %v\n%s", err, out)
+			}
+			for _, f := range tc.v.Files[:min(len(tc.v.Files), 6)] {
+				if out, err := exec.Command(mcopy, "-i", name, "::"+f.Path, "-").Output(); err != nil || !bytes.Equal(out, f.Data) {
+					t.Errorf("mcopy %q gives %d bytes, %v", f.Path, len(out), err)
+				}
+			}
+		})
+	}
+}
+
+func TestPackRefused(t *testing.T) {
+	for _, cluster := range []int{0, 256, 3000, 65536} {
+		if _, _, err := fat.Pack(sample(), cluster); err == nil {
+			t.Errorf("Pack with clusters of %d bytes succeeded", cluster)
+		}
+	}
+	if _, _, err := fat.Pack(fat.Volume{Files: []fat.File{{Path: "../x"}}}, 2048); err == nil {
+		t.Error("Pack of a path that escapes succeeded")
 	}
 }
 
