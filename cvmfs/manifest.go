@@ -2,9 +2,7 @@ package cvmfs
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // prescribed by the format
 	"fmt"
 	"math"
 	"strconv"
@@ -205,10 +203,7 @@ func (m *Manifest) Sign(key *rsa.PrivateKey) ([]byte, error) {
 	case parsed.Certificate.IsZero():
 		return nil, fmt.Errorf("signing manifest: no certificate: %w", ErrMalformed)
 	}
-	data, err := joinSigned(text, m.RootHash.Algorithm, func(sum []byte) ([]byte, error) {
-		digest := sha1.Sum(sum) //nolint:gosec // as above
-		return rsa.SignPKCS1v15(nil, key, crypto.SHA1, digest[:])
-	})
+	data, err := SignText(text, m.RootHash.Algorithm, key)
 	if err != nil {
 		return nil, fmt.Errorf("signing manifest: %w", err)
 	}

@@ -26,14 +26,20 @@ func splitSigned(data []byte) (signed, error) {
 	if len(data) > maxSigned {
 		return signed{}, fmt.Errorf("%d bytes are too many: %w", len(data), ErrMalformed)
 	}
+	s, err := unframe(data)
+	if err == nil && len(s.text) > maxSignedText {
+		return signed{}, fmt.Errorf("%d bytes of text are too many: %w", len(s.text), ErrMalformed)
+	}
+	return s, err
+}
+
+// unframe is splitSigned for a file of any length.
+func unframe(data []byte) (signed, error) {
 	end := 0 // of the text
 	if !bytes.HasPrefix(data, []byte("--\n")) {
 		if end = bytes.Index(data, []byte("\n--\n")) + 1; end == 0 {
 			return signed{}, fmt.Errorf("no line \"--\": %w", ErrMalformed)
 		}
-	}
-	if end > maxSignedText {
-		return signed{}, fmt.Errorf("%d bytes of text are too many: %w", end, ErrMalformed)
 	}
 	line, signature, found := bytes.Cut(data[end+3:], []byte("\n"))
 	if !found {

@@ -60,9 +60,8 @@ func (t Trust) Verify(manifest, whitelist, certificatePEM []byte) (*Manifest, er
 	if err != nil {
 		return nil, err
 	}
-	digest := sha1.Sum([]byte(ms.sum)) //nolint:gosec // as above
-	if err := rsa.VerifyPKCS1v15(key, crypto.SHA1, digest[:], ms.signature); err != nil {
-		return nil, fmt.Errorf("manifest: %w: %w", ErrSignature, err)
+	if err := ms.signedBy(key); err != nil {
+		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	w, err := t.verifyWhitelist(whitelist)
 	if err != nil {
@@ -115,6 +114,43 @@ func (t Trust) verifyWhitelist(data []byte) (*Whitelist, error) {
 		return nil, fmt.Errorf("whitelist of %q: wants verification against certificate authorities, which is not supported: %w", w.Name, ErrUntrusted)
 	}
 	return w, nil
+}
+
+// SignText frames and signs a text of the caller's as a manifest is, for files
+// that lie beside one.
+func SignText(text []byte, a Algorithm, key *rsa.PrivateKey) ([]byte, error) {
+	return joinSigned(text, a, func(sum []byte) ([]byte, error) {
+		digest := sha1.Sum(sum) //nolint:gosec // as above
+		return rsa.SignPKCS1v15(nil, key, crypto.SHA1, digest[:])
+	})
+}
+
+// VerifyText returns the text that SignText has signed with the certificate's
+// key. Whether that is to be trusted is for the caller to know: take the
+// certificate of a manifest that [Trust.Verify] let pass. Errors wrap
+// ErrMalformed or ErrSignature.
+func VerifyText(data, certificatePEM []byte) ([]byte, error) {
+	s, err := unframe(data)
+	if err != nil {
+		return nil, err
+	}
+	_, key, err := parseCertificate(certificatePEM)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.signedBy(key); err != nil {
+		return nil, err
+	}
+	return s.text, nil
+}
+
+// signedBy checks the signature that a certificate's key makes.
+func (s signed) signedBy(key *rsa.PublicKey) error {
+	digest := sha1.Sum([]byte(s.sum)) //nolint:gosec // as above
+	if err := rsa.VerifyPKCS1v15(key, crypto.SHA1, digest[:], s.signature); err != nil {
+		return fmt.Errorf("%w: %w", ErrSignature, err)
+	}
+	return nil
 }
 
 // parseCertificate reads the PEM form of an X.509 certificate. Dates, issuer
