@@ -15,6 +15,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+	"github.com/micavm/mica/cvmfs/slice"
 )
 
 // ErrNoTag says that the repository has no such tag.
@@ -39,6 +40,9 @@ type Options struct {
 	Timeout time.Duration // for connecting, and for a stalled transfer; 0 means 5 s through a proxy, 10 s direct
 	Retries int           // of a failed transfer before another way is tried; 0 means 1, negative none
 	Backoff time.Duration // before the first retry at most; 0 means 2 s
+
+	Slices []*slice.Slice // asked before the servers, for all but a newer revision
+	Record int            // remember that many objects at most for Recorded; 0 means none
 
 	Nameservers []string          // addresses; empty means those of the system
 	Vars        map[string]string // for symbolic links; CVMFS_FQRN and CVMFS_ARCH are added
@@ -78,6 +82,7 @@ type Repository struct {
 	mu      sync.Mutex // guards flights
 	flights map[cvmfs.Hash]*flight
 	ahead   chan struct{} // slots of downloads nobody waits for
+	record  *recorder     // nil if nothing is recorded
 
 	stats counters
 }
@@ -127,6 +132,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	r := &Repository{
 		opt: opt, log: opt.Log, net: net, cache: cache, vars: variables(opt), start: opt.Now(),
 		life: life, end: end, flights: map[cvmfs.Hash]*flight{}, ahead: make(chan struct{}, aheadSlots),
+		record: newRecorder(opt.Record),
 	}
 	if err := r.load(ctx); err != nil {
 		_ = r.Close()

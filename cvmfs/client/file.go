@@ -229,7 +229,7 @@ func (r *Repository) fetchAhead(w want) bool {
 	}
 	r.tasks.Go(func() {
 		defer func() { <-r.ahead }()
-		o, err := r.object(r.life, w)
+		o, err := r.obtain(r.life, w)
 		if err != nil {
 			r.log.Debug("fetching ahead", "object", w.hash.String(), "err", err)
 			return

@@ -41,7 +41,7 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 	case r.opt.Pin.Tag != "":
 		return r.tagged(ctx, r.opt.Pin.Tag)
 	}
-	want, err := r.newest(ctx)
+	want, err := r.first(ctx)
 	if err == nil {
 		return want, nil
 	}
@@ -60,6 +60,22 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 
 // getter is Get or GetFresh of the transfer client.
 type getter = func(ctx context.Context, path string, accept transfer.Accept) (server string, err error)
+
+// first is the revision to begin with: that of a slice, which needs no network,
+// else the newest one.
+func (r *Repository) first(ctx context.Context) (revision, error) {
+	if len(r.opt.Slices) > 0 {
+		crumb, _ := r.readBreadcrumb()
+		m, _, err := r.manifest(ctx, crumb, r.getSliced)
+		if err == nil {
+			return revision{hash: m.RootHash, size: knownSize(m.RootSize), revision: m.Revision, manifest: m}, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			r.log.Warn("the slice's revision is not shown", "repository", r.opt.Name, "err", err)
+		}
+	}
+	return r.newest(ctx)
+}
 
 // newest asks the servers, one after the other, for a manifest that verifies and
 // is no step back.
@@ -195,7 +211,7 @@ func (r *Repository) certificate(ctx context.Context, h cvmfs.Hash) (pem []byte,
 		}
 	}
 	var buf bytes.Buffer
-	_, err = r.net.Get(ctx, h.ObjectPath(cvmfs.SuffixCertificate), func(body io.Reader) error {
+	_, err = r.get(ctx, h.ObjectPath(cvmfs.SuffixCertificate), func(body io.Reader) error {
 		buf.Reset()
 		n, err := r.verified(&buf, body, h, cvmfs.Zlib, maxSmallObject)
 		if err == nil && n == 0 {
@@ -246,7 +262,7 @@ func (r *Repository) tagged(ctx context.Context, tag string) (revision, error) {
 }
 
 func (r *Repository) askTag(ctx context.Context, tag string) (revision, error) {
-	head, err := r.newest(ctx)
+	head, err := r.first(ctx)
 	if err != nil {
 		return revision{}, err
 	}

@@ -17,23 +17,24 @@ const aheadSlots = 4
 
 // counters are the live form of Stats.
 type counters struct {
-	objects, bytes, hits, failures, ahead atomic.Int64
+	objects, bytes, sliced, hits, failures, ahead atomic.Int64
 }
 
 // Stats says what a Repository has done since Open.
 type Stats struct {
 	Objects   int64 // downloaded
 	Bytes     int64 // downloaded, as stored on the server
+	Sliced    int64 // objects taken from slices instead
 	CacheHits int64 // objects that were in the cache when they were wanted
 	Failures  int64 // objects that could not be had
-	Ahead     int64 // of Objects, those fetched before anybody wanted them
+	Ahead     int64 // objects fetched before anybody wanted them
 	Catalogs  int   // open now
 }
 
 // Stats returns the counters.
 func (r *Repository) Stats() Stats {
 	return Stats{
-		Objects: r.stats.objects.Load(), Bytes: r.stats.bytes.Load(), CacheHits: r.stats.hits.Load(),
+		Objects: r.stats.objects.Load(), Bytes: r.stats.bytes.Load(), Sliced: r.stats.sliced.Load(), CacheHits: r.stats.hits.Load(),
 		Failures: r.stats.failures.Load(), Ahead: r.stats.ahead.Load(), Catalogs: r.tree.Load().open(),
 	}
 }
@@ -61,8 +62,17 @@ type flight struct {
 	err     error
 }
 
-// object returns an object from the cache, or downloads it.
+// object returns an object that somebody wants.
 func (r *Repository) object(ctx context.Context, w want) (*objectcache.Object, error) {
+	o, err := r.obtain(ctx, w)
+	if err == nil {
+		r.record.add(w)
+	}
+	return o, err
+}
+
+// obtain returns an object from the cache, or downloads it.
+func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, error) {
 	if w.hash.IsZero() {
 		return nil, fmt.Errorf("an object without a hash: %w", cvmfs.ErrMalformed)
 	}
@@ -146,7 +156,7 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 	var o *objectcache.Object
 	inMemory, evicted := false, false
 	for {
-		_, err := r.net.Get(ctx, w.hash.ObjectPath(w.suffix), func(body io.Reader) error {
+		_, err := r.get(ctx, w.hash.ObjectPath(w.suffix), func(body io.Reader) error {
 			txn, err := r.cache.Begin(w.hash, inMemory)
 			if err != nil {
 				if inMemory {
@@ -192,7 +202,9 @@ func (r *Repository) verified(dst io.Writer, body io.Reader, h cvmfs.Hash, c cvm
 	if errors.Is(err, cvmfs.ErrCorrupt) {
 		return n, bad(err)
 	}
-	if err == nil {
+	if _, local := body.(sliced); err == nil && local {
+		r.stats.sliced.Add(1)
+	} else if err == nil {
 		r.stats.objects.Add(1)
 		r.stats.bytes.Add(count.n)
 	}

@@ -1,0 +1,206 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+	"github.com/micavm/mica/cvmfs/profile"
+)
+
+// sliced is the content of a slice, to tell it from what a server sent.
+type sliced struct{ *io.SectionReader }
+
+// get gets a file of the repository from a slice that has it, else from a
+// server. What is wrong with a slice's bytes a server may have right.
+func (r *Repository) get(ctx context.Context, path string, accept transfer.Accept) (server string, err error) {
+	if server, err = r.getSliced(ctx, path, accept); err == nil || errors.Is(err, errDiskFull) {
+		return server, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("a slice is no good", "path", path, "err", err)
+	}
+	return r.net.Get(ctx, path, accept)
+}
+
+// getSliced is get without the servers.
+func (r *Repository) getSliced(_ context.Context, path string, accept transfer.Accept) (string, error) {
+	for _, s := range r.opt.Slices {
+		if body, ok := s.Open(path); ok {
+			return "slice", accept(sliced{body})
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// recorder remembers which objects were wanted, in order. A nil one does not.
+type recorder struct {
+	mu      sync.Mutex // guards the following
+	limit   int
+	seen    map[cvmfs.Hash]struct{}
+	objects []profile.Object
+}
+
+func newRecorder(limit int) *recorder {
+	if limit <= 0 {
+		return nil
+	}
+	return &recorder{limit: min(limit, profile.MaxObjects), seen: map[cvmfs.Hash]struct{}{}}
+}
+
+func (r *recorder) add(w want) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, there := r.seen[w.hash]; there || len(r.objects) == r.limit {
+		return
+	}
+	r.seen[w.hash] = struct{}{}
+	r.objects = append(r.objects, profile.Object{Hash: w.hash, Suffix: w.suffix, Compression: w.compression, Size: w.size})
+}
+
+// Recorded returns what was wanted so far, whether it was in the cache or not,
+// as far as Options.Record reaches; without it, an empty list.
+func (r *Repository) Recorded() *profile.Profile {
+	p := &profile.Profile{Repository: r.opt.Name, Root: r.RootHash(), Recorded: r.opt.Now().UTC().Truncate(time.Second)}
+	if r.record != nil {
+		r.record.mu.Lock()
+		defer r.record.mu.Unlock()
+		p.Objects = append(p.Objects, r.record.objects...)
+	}
+	return p
+}
+
+// Profile fetches the profile that lies beside the manifest, and checks that
+// the certificate that signed the manifest has signed it too. It fails with
+// fs.ErrNotExist where there is none. A repository pinned to a root hash that
+// has seen no manifest knows no certificate: [cvmfs.ErrUntrusted].
+func (r *Repository) Profile(ctx context.Context) (*profile.Profile, error) {
+	manifest, err := r.cache.ReadState(manifestState) // verified, or it would not be there
+	if err != nil {
+		return nil, fmt.Errorf("profile of %q: no manifest was verified: %w", r.opt.Name, cvmfs.ErrUntrusted)
+	}
+	m, err := cvmfs.ParseManifest(manifest)
+	if err != nil {
+		return nil, err
+	}
+	certificate, _, err := r.certificate(ctx, m.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	var p *profile.Profile
+	_, err = r.get(ctx, profile.Name, func(body io.Reader) error {
+		data, err := io.ReadAll(io.LimitReader(body, profile.MaxSize+1))
+		if err != nil {
+			return err
+		}
+		text, err := cvmfs.VerifyText(data, certificate)
+		if err != nil {
+			return bad(fmt.Errorf("profile: %w", err))
+		}
+		if p, err = profile.Parse(text); err != nil {
+			return bad(err)
+		}
+		if p.Repository != r.opt.Name {
+			return bad(fmt.Errorf("profile of %q: %w", p.Repository, cvmfs.ErrWrongName))
+		}
+		return nil
+	})
+	if te := (*transfer.Error)(nil); errors.As(err, &te) && te.Missing() {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("getting the profile of %q: %w", r.opt.Name, err)
+	}
+	return p, nil
+}
+
+// Prefetch brings the objects of a profile into the cache, the first ones
+// first, parallel of them at a time, until it is done or ctx ends. It stops at
+// half of the cache's quota. Objects that cannot be had, such as those of a
+// revision that is gone, are left out; fetched says how many were not there and
+// came.
+func (r *Repository) Prefetch(ctx context.Context, p *profile.Profile, parallel int) (fetched int, err error) {
+	_, quota := r.cache.Usage()
+	room := quota / 2
+	var mu sync.Mutex // guards fetched
+	var group errgroup.Group
+	group.SetLimit(max(parallel, 1))
+	for _, o := range p.Objects {
+		if ctx.Err() != nil || r.life.Err() != nil {
+			break
+		}
+		if r.cache.Has(o.Hash) {
+			continue
+		}
+		if room -= max(o.Size, 0); quota > 0 && room < 0 {
+			break
+		}
+		group.Go(func() error {
+			got, err := r.obtain(ctx, wantOf(o))
+			if err != nil {
+				r.log.Debug("fetching ahead", "object", o.Path(), "err", err)
+				return nil //nolint:nilerr // whoever needs it will say so
+			}
+			_ = got.Close()
+			r.stats.ahead.Add(1)
+			mu.Lock()
+			fetched++
+			mu.Unlock()
+			return nil
+		})
+	}
+	_ = group.Wait() // the functions return none
+	return fetched, context.Cause(ctx)
+}
+
+func wantOf(o profile.Object) want {
+	w := want{hash: o.Hash, suffix: o.Suffix, compression: o.Compression, size: o.Size, limit: maxSmallObject}
+	switch o.Suffix {
+	case cvmfs.SuffixCatalog:
+		w.limit = maxCatalogSize
+	case cvmfs.SuffixHistory:
+		w.limit = maxHistory
+	}
+	return w
+}
+
+// Stored fetches an object from a slice or a server and returns its bytes as
+// they are stored, verified.
+func (r *Repository) Stored(ctx context.Context, o profile.Object) ([]byte, error) {
+	var stored bytes.Buffer
+	w := wantOf(o)
+	_, err := r.get(ctx, o.Path(), func(body io.Reader) error {
+		stored.Reset()
+		_, err := r.verified(io.Discard, io.TeeReader(body, &stored), w.hash, w.compression, max(w.size, w.limit))
+		return err
+	})
+	return stored.Bytes(), err
+}
+
+// Signed returns the manifest and the whitelist that were verified last, and
+// the certificate between them.
+func (r *Repository) Signed() (manifest, whitelist []byte, certificate profile.Object, err error) {
+	if manifest, err = r.cache.ReadState(manifestState); err == nil {
+		whitelist, err = r.cache.ReadState(whitelistState)
+	}
+	if err != nil {
+		return nil, nil, certificate, fmt.Errorf("no manifest of %q was verified: %w", r.opt.Name, err)
+	}
+	m, err := cvmfs.ParseManifest(manifest)
+	if err != nil {
+		return nil, nil, certificate, err
+	}
+	return manifest, whitelist, profile.Object{Hash: m.Certificate, Suffix: cvmfs.SuffixCertificate, Size: -1}, nil
+}
