@@ -13,10 +13,16 @@ const (
 	infoEnd      = 64 // and where the bytes under its checksum begin
 	maxBootImage = 64 << 20
 
-	hybridCode  = 432 // bytes of boot sector code
-	hybridHeads = 64
+	hybridCode = 432 // bytes of boot sector code
+
+	// The geometry of a hybrid image, whose partitions are whole cylinders: old
+	// firmware takes it from where they end. It is isohybrid's with -h 16, not
+	// its 64 heads: a cylinder is 256 KiB, so there is less to pad.
+	hybridHeads = 16
 	hybridTrack = 32 // sectors of 512 bytes
 	hybridUnit  = hybridHeads * hybridTrack * 512 / SectorSize
+
+	efiSystem = 0xef // type of a partition
 )
 
 // infoTable is the boot information table of an image placed at extent: the
@@ -84,8 +90,10 @@ func loadSectors(img BootImage, n *node) uint16 {
 	case img.Platform == BIOS:
 		return 4
 	}
-	// A count above 65535 does not fit; firmware reads the partition instead.
-	return uint16(min((n.file.Size+511)/512, 0xffff))
+	if count := (n.file.Size + 511) / 512; count <= 0xffff {
+		return uint16(count)
+	}
+	return 0 // UEFI 2.10, 13.3.2.1: to the end of the medium
 }
 
 // bootRecord is the descriptor that points to the catalogue.
@@ -98,22 +106,46 @@ func bootRecord(catalog uint32) []byte {
 
 var errHybrid = errors.New("hybrid boot sector code must come with a boot image and have at most 432 bytes")
 
-// hybridSector is the boot sector of an image of that many sectors: isohdpfx,
-// told where the boot image is, and a partition over everything, as isohybrid
-// makes it. An EFI image becomes the second partition.
-func (p *plan) hybridSector() []byte {
-	b := make([]byte, 512)
-	copy(b, p.v.HybridMBR)
-	binary.LittleEndian.PutUint64(b[hybridCode:], uint64(p.boot[0].extent)*(SectorSize/512))
-	binary.LittleEndian.PutUint32(b[440:], crc32.ChecksumIEEE(fmt.Appendf(nil, "%s\x00%d\x00%d", p.v.Label, p.v.Time.Unix(), p.sectors)))
-	const hiddenNTFS, efiSystem = 0x17, 0xef
-	partition(b[446:], 0x80, hiddenNTFS, 0, p.sectors*(SectorSize/512))
+// hybrid says that the image is a disk with partitions too.
+func (p *plan) hybrid() bool { return p.v.HybridMBR != nil || p.efi() != nil }
+
+// efi is the image that EFI firmware starts, nil for none.
+func (p *plan) efi() *node {
 	for i, img := range p.v.Boot {
 		if img.Platform == EFI {
-			partition(b[462:], 0, efiSystem, p.boot[i].extent*(SectorSize/512), sectorsOf(p.boot[i].file.Size)*(SectorSize/512))
-			break
+			return p.boot[i]
 		}
 	}
+	return nil
+}
+
+// hybridSector is the boot sector of the image as a disk: isohdpfx, told where
+// the boot image is, and the partitions that isohybrid makes: one of the image
+// and, where there is one, one of the EFI image.
+//
+// Differs: isohybrid lets the first span the second. UEFI firmware must refuse
+// partitions that overlap (UEFI 2.10, 5.2.1); others give the first the type
+// 0x00 so that firmware passes it over, and every partitioner takes its entry
+// for free. Here the first ends where the second begins, and the second, which
+// is the last thing in the image, ends with it.
+func (p *plan) hybridSector() []byte {
+	b := make([]byte, 512)
+	const hiddenNTFS, active, blocks = 0x17, 0x80, SectorSize / 512
+	copy(b, p.v.HybridMBR)
+	end, entry := p.sectors, b[446:]
+	efi := p.efi()
+	if efi != nil {
+		end = efi.extent
+	}
+	if p.v.HybridMBR != nil {
+		binary.LittleEndian.PutUint64(b[hybridCode:], uint64(p.boot[0].extent)*blocks)
+		partition(entry, active, hiddenNTFS, 0, end*blocks)
+		entry = entry[16:]
+	}
+	if efi != nil {
+		partition(entry, 0, efiSystem, efi.extent*blocks, (p.sectors-efi.extent)*blocks)
+	}
+	binary.LittleEndian.PutUint32(b[440:], crc32.ChecksumIEEE(fmt.Appendf(nil, "%s\x00%d\x00%d", p.v.Label, p.v.Time.Unix(), p.sectors)))
 	b[510], b[511] = 0x55, 0xaa
 	return b
 }

@@ -2,6 +2,7 @@ package iso9660_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -215,11 +217,25 @@ func TestRefused(t *testing.T) {
 		{"long content", iso9660.Volume{Files: []iso9660.File{{Path: "x", Size: 7, Open: iso9660.Bytes("", 0, []byte("12345678")).Open}}}},
 		{"no boot image", iso9660.Volume{Boot: []iso9660.BootImage{{Path: "x"}}}},
 		{"hybrid without boot image", iso9660.Volume{HybridMBR: []byte{1}}},
+		{"boot image without content", iso9660.Volume{Boot: []iso9660.BootImage{{Hidden: &iso9660.File{Path: "x"}}}}},
+		{"holds nothing of the kind", holds("y", 0)},
+		{"holds off the sector", holds("x", 100)},
+		{"holds beyond the end", holds("x", 6*iso9660.SectorSize)},
+		{"holds before the start", holds("x", -iso9660.SectorSize)},
 		{"endless link", iso9660.Volume{RockRidge: true, Files: []iso9660.File{iso9660.Symlink("x", strings.Repeat("y/", 4000))}}},
 	} {
 		if err := iso9660.Write(t.Context(), io.Discard, tc.v); err == nil {
 			t.Errorf("%s: Write succeeded", tc.name)
 		}
+	}
+}
+
+// holds says that a boot image holds a file there.
+func holds(path string, at int64) iso9660.Volume {
+	hidden := iso9660.Bytes("efi", 0o444, make([]byte, 6*iso9660.SectorSize))
+	return iso9660.Volume{
+		Files: []iso9660.File{iso9660.Bytes("x", 0o644, []byte("x"))}, Catalog: "cat",
+		Boot: []iso9660.BootImage{{Hidden: &hidden, Platform: iso9660.EFI, Holds: map[string]int64{path: at}}},
 	}
 }
 
@@ -233,15 +249,31 @@ func bootable() iso9660.Volume {
 
 func TestBoot(t *testing.T) {
 	image := write(t, bootable())
-	if len(image)%(1<<20) != 0 {
-		t.Errorf("hybrid image of %d bytes is not whole MiB", len(image))
+	if len(image)%(256<<10) != 0 {
+		t.Errorf("hybrid image of %d bytes is not whole cylinders", len(image))
 	}
 	img, err := iso9660.Open(bytes.NewReader(image), int64(len(image)), iso9660.Auto)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(img.Boot) != 2 || img.Boot[0].Sectors != 4 || img.Boot[1].Platform != iso9660.EFI || img.Boot[1].Sectors != 10 || !img.Hybrid {
-		t.Fatalf("Boot = %+v, hybrid %v", img.Boot, img.Hybrid)
+	if len(img.Boot) != 2 || img.Boot[0].Sectors != 4 || img.Boot[1].Platform != iso9660.EFI || img.Boot[1].Sectors != 10 ||
+		!slices.Equal(img.Disk, []iso9660.Platform{iso9660.BIOS, iso9660.EFI}) {
+		t.Fatalf("Boot = %+v, Disk = %v", img.Boot, img.Disk)
+	}
+	le, efi := binary.LittleEndian, 4*img.Boot[1].Sector
+	for i, want := range []struct {
+		head         string // flags, first address, type, last address
+		start, count uint32
+	}{
+		{"8000010017 0f2000", 0, efi},
+		{"0000 0101ef0f2001", efi, uint32(len(image))/512 - efi},
+		{"0000000000000000", 0, 0},
+		{"0000000000000000", 0, 0},
+	} {
+		e := image[446+16*i:][:16]
+		if got := fmt.Sprintf("%x", e[:8]); got != strings.ReplaceAll(want.head, " ", "") || le.Uint32(e[8:]) != want.start || le.Uint32(e[12:]) != want.count {
+			t.Errorf("partition %d = %s, %d, %d; want %s, %d, %d", i+1, got, le.Uint32(e[8:]), le.Uint32(e[12:]), want.head, want.start, want.count)
+		}
 	}
 	at := int(img.Boot[0].Sector) * iso9660.SectorSize
 	if got := image[at : at+8]; string(got) != "boot cod" {
@@ -255,10 +287,91 @@ func TestBoot(t *testing.T) {
 	}
 }
 
+// holding has an EFI boot image that no folder lists and that holds two files.
+func holding() iso9660.Volume {
+	v := sample()
+	kernel, small := bytes.Repeat([]byte("kernel"), 2000), []byte("small")
+	efi := make([]byte, 30*iso9660.SectorSize)
+	copy(efi, "system partition")
+	copy(efi[3*iso9660.SectorSize:], kernel)
+	copy(efi[20*iso9660.SectorSize:], small)
+	hidden := iso9660.Bytes("system", 0o444, efi)
+	v.Files = append(v.Files, iso9660.Bytes("boot/kernel", 0o444, kernel), iso9660.Bytes("boot/small", 0o444, small))
+	v.Boot = []iso9660.BootImage{
+		{Path: "isolinux/isolinux.bin", InfoTable: true},
+		{Hidden: &hidden, Platform: iso9660.EFI, Holds: map[string]int64{"boot/kernel": 3 * iso9660.SectorSize, "boot/small": 20 * iso9660.SectorSize}},
+	}
+	v.HybridMBR = bytes.Repeat([]byte{0x90}, 432)
+	return v
+}
+
+// TestHolds finds held files in their boot image and nowhere else, and a hidden
+// image in no folder.
+func TestHolds(t *testing.T) {
+	v := holding()
+	image := write(t, v)
+	img, err := iso9660.Open(bytes.NewReader(image), int64(len(image)), iso9660.Auto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range v.Files {
+		if got, err := fs.ReadFile(img, f.Path); f.Mode.IsRegular() && f.Path != "isolinux/isolinux.bin" && (err != nil || !bytes.Equal(got, content(t, f))) {
+			t.Errorf("content of %q differs (%v)", f.Path, err)
+		}
+	}
+	at := int(img.Boot[1].Sector) * iso9660.SectorSize
+	if !bytes.Equal(image[at:][:30*iso9660.SectorSize], content(t, *v.Boot[1].Hidden)) {
+		t.Error("the boot image is not where the catalogue says")
+	}
+	if n := bytes.Count(image, bytes.Repeat([]byte("kernel"), 2000)); n != 1 {
+		t.Errorf("the kernel is stored %d times", n)
+	}
+	if _, err := img.Stat("system"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Stat of the hidden image: %v", err)
+	}
+}
+
+// TestEFIOnly has a disk's partition without BIOS code, and an image that is
+// longer than the catalogue can say.
+func TestEFIOnly(t *testing.T) {
+	large := iso9660.File{Path: "efi.img", Mode: 0o444, Size: 33 << 20, Open: func() (io.ReadCloser, error) {
+		return io.NopCloser(io.LimitReader(zeros{}, 33<<20)), nil
+	}}
+	v := iso9660.Volume{Label: "E", RockRidge: true, Boot: []iso9660.BootImage{{Hidden: &large, Platform: iso9660.EFI}}, Catalog: "boot.cat"}
+	var image head
+	if err := iso9660.Write(t.Context(), &image, v); err != nil {
+		t.Fatal(err)
+	}
+	img, err := iso9660.Open(bytes.NewReader(image.kept), image.size, iso9660.Auto)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []iso9660.BootEntry{{Platform: iso9660.EFI, Bootable: true, Sectors: 0, Sector: 128}}
+	if diff := cmp.Diff(want, img.Boot); diff != "" || !slices.Equal(img.Disk, []iso9660.Platform{iso9660.EFI}) {
+		t.Errorf("Disk = %v, Boot (-want +got):\n%s", img.Disk, diff)
+	}
+}
+
+// head keeps the first MiB of what is written.
+type head struct {
+	kept []byte
+	size int64
+}
+
+func (h *head) Write(b []byte) (int, error) {
+	h.kept = append(h.kept, b[:max(0, min(len(b), 1<<20-len(h.kept)))]...)
+	h.size += int64(len(b))
+	return len(b), nil
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
 // TestAgainstXorriso has libisofs load the image and give every file back.
 func TestAgainstXorriso(t *testing.T) {
 	tool := tier.Tool(t, "xorriso")
-	for name, v := range map[string]iso9660.Volume{"bootable": bootable(), "many": many()} {
+	for name, v := range map[string]iso9660.Volume{"bootable": bootable(), "holding": holding(), "many": many()} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			iso, tree := filepath.Join(dir, "x.iso"), filepath.Join(dir, "tree")
@@ -272,7 +385,7 @@ func TestAgainstXorriso(t *testing.T) {
 			}
 			t.Cleanup(func() { _ = exec.Command("chmod", "-R", "u+w", tree).Run() })
 			if len(v.Boot) > 0 {
-				for _, want := range []string{"El Torito boot img :   1  BIOS  y   none  0x0000  0x00      4", "El Torito boot img :   2  UEFI  y   none", "boot-info-table", "MBR partition      :   2   0x00  0xef"} {
+				for _, want := range []string{"El Torito boot img :   1  BIOS  y   none  0x0000  0x00      4", "El Torito boot img :   2  UEFI  y   none", "boot-info-table", "MBR partition      :   1   0x80  0x17", "MBR partition      :   2   0x00  0xef"} {
 					if !strings.Contains(string(out), want) {
 						t.Errorf("report lacks %q:\n%s", want, out)
 					}

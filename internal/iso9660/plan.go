@@ -21,6 +21,7 @@ type plan struct {
 	joliet  *hierarchy // nil without Joliet
 	files   []*node    // regular files, in the order of their extents
 	boot    []*node    // one for each of v.Boot
+	held    []*node    // files that lie inside of those
 	catalog *node      // nil without boot images
 	sectors uint32     // of the whole image
 }
@@ -68,7 +69,8 @@ func newPlan(v Volume) (*plan, error) {
 	}
 	if len(v.Boot) > 0 {
 		if v.Catalog == "" {
-			v.Catalog = path.Join(path.Dir(v.Boot[0].Path), "boot.cat")
+			i := max(0, slices.IndexFunc(v.Boot, func(b BootImage) bool { return b.Path != "" }))
+			v.Catalog = path.Join(path.Dir(v.Boot[i].Path), "boot.cat")
 		}
 		v.Files = append(slices.Clone(v.Files), Bytes(v.Catalog, 0o444, make([]byte, SectorSize)))
 	}
@@ -78,11 +80,11 @@ func newPlan(v Volume) (*plan, error) {
 	}
 	p := &plan{v: v}
 	for _, b := range v.Boot {
-		n := all[b.Path]
-		if n == nil || !n.file.Mode.IsRegular() || n.file.Size == 0 {
-			return nil, fmt.Errorf("boot image %q is not a file of the volume with content", b.Path)
+		n, held, err := bootNode(b, all)
+		if err != nil {
+			return nil, err
 		}
-		p.boot = append(p.boot, n)
+		p.boot, p.held = append(p.boot, n), append(p.held, held...)
 	}
 	if len(v.Boot) > 0 {
 		if 64*len(v.Boot) > SectorSize {
@@ -95,6 +97,33 @@ func newPlan(v Volume) (*plan, error) {
 		p.joliet = newHierarchy(root, true, false, v.Time)
 	}
 	return p, p.place()
+}
+
+// bootNode finds or makes the node of a boot image, and puts the files into it
+// that it holds.
+func bootNode(b BootImage, all map[string]*node) (n *node, held []*node, err error) {
+	n = all[b.Path]
+	if b.Hidden != nil {
+		n = &node{file: *b.Hidden, hidden: true}
+		if err := checkFile(n.file); err != nil {
+			return nil, nil, fmt.Errorf("boot image %q: %w", n.file.Path, err)
+		}
+	}
+	if n == nil || !n.file.Mode.IsRegular() || n.file.Size == 0 {
+		return nil, nil, fmt.Errorf("boot image %q is not a file of the volume with content", b.Path)
+	}
+	for p, at := range b.Holds {
+		m := all[p]
+		switch {
+		case m == nil || m == n || !m.file.Mode.IsRegular() || m.file.Size == 0 || m.holder != nil:
+			return nil, nil, fmt.Errorf("boot image %q cannot hold %q: not another file with content", n.file.Path, p)
+		case at < 0 || at%SectorSize != 0 || at+m.file.Size > n.file.Size:
+			return nil, nil, fmt.Errorf("boot image %q of %d bytes cannot hold %q at %d", n.file.Path, n.file.Size, p, at)
+		}
+		m.holder, m.within = n, uint32(at/SectorSize)
+		held = append(held, m)
+	}
+	return n, held, nil
 }
 
 func checkText(v Volume) error {
@@ -185,6 +214,9 @@ func (p *plan) place() error {
 			case c.file.Mode.IsRegular():
 				// An empty file has an extent of no sectors; zero is what
 				// other writers put there.
+				if c.holder != nil || c == p.efi() {
+					continue
+				}
 				if c.file.Size > 0 {
 					c.extent = take(sectorsOf(c.file.Size))
 				}
@@ -193,10 +225,32 @@ func (p *plan) place() error {
 		}
 	}
 	walk(p.primary.dirs[0].node)
-	next += uint64(p.v.Pad)
-	if p.v.HybridMBR != nil {
-		next = (next + hybridUnit - 1) / hybridUnit * hybridUnit
+	for _, n := range p.boot {
+		if n.hidden && n != p.efi() {
+			n.extent = take(sectorsOf(n.file.Size))
+			p.files = append(p.files, n)
+		}
 	}
+	cylinder := func() {
+		if p.hybrid() {
+			next = (next + hybridUnit - 1) / hybridUnit * hybridUnit
+		}
+	}
+	if n := p.efi(); n != nil { // the last, as a partition of its own
+		cylinder()
+		n.extent = take(sectorsOf(n.file.Size))
+		p.files = append(p.files, n)
+	}
+	for _, n := range p.boot {
+		if n.holder != nil {
+			return fmt.Errorf("boot image %q lies in another", n.file.Path)
+		}
+	}
+	for _, n := range p.held {
+		n.extent = n.holder.extent + n.within
+	}
+	next += uint64(p.v.Pad)
+	cylinder()
 	if next > math.MaxUint32/4 {
 		return fmt.Errorf("%d sectors are more than an image can have", next)
 	}

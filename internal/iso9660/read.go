@@ -52,8 +52,12 @@ type Image struct {
 	Size      int64     // bytes, as the primary descriptor has it
 	RockRidge bool      // the image has Rock Ridge attributes
 	Joliet    bool      // the image has a Joliet tree
-	Hybrid    bool      // the image has a partition table in its first sector
 	Boot      []BootEntry
+
+	// Disk is the firmware that the image is a disk to start from for, by the
+	// partitions in its first sector: BIOS by an active one, EFI by one of its
+	// type.
+	Disk []Platform
 
 	r    io.ReaderAt
 	root *object
@@ -159,7 +163,7 @@ func (l *loader) open(names Names) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img.Hybrid = first[510] == 0x55 && first[511] == 0xaa && first[450] != 0
+	img.Disk = disk(first)
 	if err := l.detectRockRidge(primary); err != nil {
 		return nil, err
 	}
@@ -184,6 +188,27 @@ func (l *loader) open(names Names) (*Image, error) {
 	}
 	img.root = &object{name: ".", mode: fs.ModeDir | 0o555, extent: record.extent, size: int64(record.size), time: record.time}
 	return img, l.load(img.root)
+}
+
+// disk reads the partitions of a boot sector.
+func disk(b []byte) []Platform {
+	var bios, efi bool
+	for at := 446; at < 510; at += 16 {
+		e := b[at : at+16]
+		used := binary.LittleEndian.Uint32(e[12:]) != 0
+		bios, efi = bios || used && e[0] == 0x80, efi || used && e[4] == efiSystem
+	}
+	var list []Platform
+	if b[510] != 0x55 || b[511] != 0xaa {
+		return nil
+	}
+	if bios {
+		list = append(list, BIOS)
+	}
+	if efi {
+		list = append(list, EFI)
+	}
+	return list
 }
 
 // text reads a descriptor's field.

@@ -25,6 +25,9 @@ type node struct {
 	parent   *node   // itself for the root
 	extent   uint32  // of a regular file's content
 	patch    []byte  // replaces the content's bytes from infoOffset on
+	hidden   bool    // a boot image that is in no directory
+	holder   *node   // the boot image that has the content, nil for none
+	within   uint32  // where in holder, in sectors
 }
 
 func (n *node) isDir() bool     { return n.file.Mode.IsDir() }

@@ -57,12 +57,24 @@ type BootImage struct {
 	Path     string // of a file in the volume
 	Platform Platform
 
+	// Hidden is the image itself, in place of Path: no directory lists it. Its
+	// own path only serves messages.
+	Hidden *File
+
+	// Holds are files of the volume that lie inside the image, by path, with
+	// their offsets, whole sectors. Their records point there and their content
+	// is written once, with the image; that it is the same is the caller's word.
+	Holds map[string]int64
+
 	// InfoTable patches bytes 8 to 63 of the image with its own place and
 	// checksum, as isolinux.bin and GRUB's eltorito.img need it.
 	InfoTable bool
 
 	// Sectors is how many units of 512 bytes the firmware loads. Zero is 4
 	// for BIOS and the whole image for EFI.
+	//
+	// An EFI image, the first that there is, is the partition of its kind in
+	// the boot sector too, from which firmware starts it on a disk.
 	Sectors uint16
 }
 
@@ -81,11 +93,11 @@ type Volume struct {
 	Joliet    bool // a second tree with Unicode names
 
 	Boot    []BootImage // El Torito entries; the first is the default
-	Catalog string      // path of the boot catalogue; empty is boot.cat beside the first boot image
+	Catalog string      // path of the boot catalogue; empty is boot.cat beside the first boot image with a path
 
 	// HybridMBR is the boot sector code that makes the image start from a disk
 	// too: isohdpfx.bin of Syslinux, up to 432 bytes. It starts the first boot
-	// image, and the image is padded to whole MiB.
+	// image.
 	HybridMBR []byte
 
 	Pad int // sectors of zeros at the end, for drives that read ahead

@@ -14,7 +14,7 @@ import (
 func (p *plan) write(ctx context.Context, w io.Writer) error {
 	out := &counter{ctx: ctx, w: w}
 	system := make([]byte, primarySector*SectorSize)
-	if p.v.HybridMBR != nil {
+	if p.hybrid() {
 		copy(system, p.hybridSector())
 	}
 	out.put(system)
@@ -56,6 +56,7 @@ func (p *plan) content(out *counter, n *node) error {
 	if n.file.Size == 0 {
 		return nil
 	}
+	out.fill(int64(n.extent) * SectorSize)
 	if n == p.catalog {
 		out.put(bootCatalog(p.v.Boot, p.boot))
 		return nil

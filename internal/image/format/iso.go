@@ -29,16 +29,14 @@ var ISO = Format{
 			return Contents{}, fmt.Errorf("%w: %w", image.ErrFormat, err)
 		}
 		c := Contents{Label: img.Label, Files: img}
+		names := map[iso9660.Platform]string{iso9660.BIOS: "BIOS", iso9660.EFI: "EFI"}
 		for _, b := range img.Boot {
-			switch b.Platform {
-			case iso9660.BIOS:
-				c.Firmware = append(c.Firmware, "BIOS")
-			case iso9660.EFI:
-				c.Firmware = append(c.Firmware, "EFI")
+			if name := names[b.Platform]; name != "" {
+				c.Firmware = append(c.Firmware, name)
 			}
 		}
-		if img.Hybrid {
-			c.Firmware = append(c.Firmware, "BIOS from a disk")
+		for _, p := range img.Disk {
+			c.Firmware = append(c.Firmware, names[p]+" from a disk")
 		}
 		return c, nil
 	},
