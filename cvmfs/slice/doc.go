@@ -14,7 +14,5 @@
 // the repository: .cvmfspublished and .cvmfswhitelist, unless the slice was
 // made for a root hash, and data/….
 //
-// The reader takes nothing else than that from an archive. It is written by
-// hand, since archive/tar would add to a boot image all the forms of tar that a
-// slice never has.
+// The reader refuses everything else that an archive may hold.
 package slice

@@ -1,11 +1,11 @@
 package slice
 
 import (
+	"archive/tar"
 	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/profile"
@@ -17,10 +17,7 @@ const Name = ".micaslice"
 // ErrNoSlice says that the bytes are something else than a slice.
 var ErrNoSlice = errors.New("is no slice of a repository")
 
-const (
-	block      = 512
-	maxMembers = profile.MaxObjects + 8
-)
+const maxMembers = profile.MaxObjects + 8
 
 // Slice is an open slice. It is safe for concurrent use.
 type Slice struct {
@@ -34,47 +31,50 @@ type extent struct{ offset, size int64 }
 
 // Is reports whether a slice begins with the block: its first 512 bytes.
 func Is(first []byte) bool {
-	h, err := readHeader(first)
-	return err == nil && h.name == Name
+	h, err := tar.NewReader(bytes.NewReader(first)).Next()
+	return err == nil && h.Name == Name
 }
 
 // Open reads the list of what is in the slice of at most size bytes that r
 // holds; a disk may be longer than the slice on it. It fails with [ErrNoSlice]
-// where there is none, and else with an error that wraps [cvmfs.ErrMalformed].
+// where there is none, and else with an error that wraps [cvmfs.ErrMalformed]
+// or that of r.
 func Open(r io.ReaderAt, size int64) (*Slice, error) {
 	s := &Slice{r: r, files: map[string]extent{}}
-	buf := make([]byte, block)
-	for at := int64(0); ; {
-		if len(s.files) == 0 && size < block {
+	all := io.NewSectionReader(r, 0, size)
+	archive := tar.NewReader(all)
+	for {
+		h, err := archive.Next()
+		if len(s.files) == 0 && (err != nil || h.Name != Name) {
 			return nil, ErrNoSlice
 		}
-		if at+block > size {
-			return nil, fmt.Errorf("slice: it ends at byte %d without an end: %w", size, cvmfs.ErrMalformed)
-		}
-		if _, err := r.ReadAt(buf, at); err != nil {
-			return nil, fmt.Errorf("reading slice at byte %d: %w", at, err)
-		}
-		if at > 0 && len(bytes.Trim(buf, "\x00")) == 0 { // two such blocks end an archive; one will do
+		if errors.Is(err, io.EOF) {
 			return s, s.readProfile()
 		}
-		h, err := readHeader(buf)
-		if at == 0 && (err != nil || h.name != Name) {
-			return nil, ErrNoSlice
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+			err = fmt.Errorf("%w: %w", cvmfs.ErrMalformed, err)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("slice, byte %d: %w", at, err)
+			return nil, fmt.Errorf("slice, after %d files: %w", len(s.files), err)
 		}
-		at += block
-		switch _, twice := s.files[h.name]; {
+		at, err := all.Seek(0, io.SeekCurrent) // the reader stops at the file's first byte
+		if err != nil {
+			return nil, err
+		}
+		bad := func(what string) error {
+			return fmt.Errorf("slice, %q: %s: %w", h.Name, what, cvmfs.ErrMalformed)
+		}
+		switch _, twice := s.files[h.Name]; {
+		case h.Typeflag != tar.TypeReg || h.Format != tar.FormatUSTAR:
+			return nil, bad("not a regular file in the ustar form")
 		case twice:
-			return nil, fmt.Errorf("slice, byte %d: %q is there twice: %w", at-block, h.name, cvmfs.ErrMalformed)
-		case h.size > size-at:
-			return nil, fmt.Errorf("slice, byte %d: %q goes on behind the end: %w", at-block, h.name, cvmfs.ErrMalformed)
+			return nil, bad("it is there twice")
+		case h.Size < 0 || h.Size > size-at:
+			return nil, bad("it goes on behind the end")
 		case len(s.files) == maxMembers:
-			return nil, fmt.Errorf("slice of more than %d files: %w", maxMembers, cvmfs.ErrMalformed)
+			return nil, bad("too many files")
 		}
-		s.files[h.name] = extent{at, h.size}
-		at += (h.size + block - 1) / block * block
+		s.files[h.Name] = extent{at, h.Size}
 	}
 }
 
@@ -91,6 +91,11 @@ func (s *Slice) readProfile() error {
 	if s.Profile, err = profile.Parse(text); err != nil {
 		return fmt.Errorf("slice: %w", err)
 	}
+	for _, o := range s.Profile.Objects {
+		if _, ok := s.files[o.Path()]; !ok {
+			return fmt.Errorf("slice: it is cut short, %s is not there: %w", o.Path(), cvmfs.ErrMalformed)
+		}
+	}
 	return nil
 }
 
@@ -103,46 +108,3 @@ func (s *Slice) Open(path string) (*io.SectionReader, bool) {
 
 // Len returns the number of files in the slice.
 func (s *Slice) Len() int { return len(s.files) }
-
-type header struct {
-	name string
-	size int64
-}
-
-// readHeader reads a block of 512 bytes of the ustar form.
-func readHeader(b []byte) (header, error) {
-	bad := func(what string) (header, error) {
-		return header{}, fmt.Errorf("%s: %w", what, cvmfs.ErrMalformed)
-	}
-	if len(b) < block {
-		return bad("a header cut short")
-	}
-	if string(b[257:262]) != "ustar" || b[345] != 0 {
-		return bad("no ustar header, or one with a long name")
-	}
-	if b[156] != '0' {
-		return bad("something else than a regular file")
-	}
-	const sum, sumEnd = 148, 156
-	total := int64(0)
-	for i, c := range b[:block] {
-		if i >= sum && i < sumEnd {
-			c = ' '
-		}
-		total += int64(c)
-	}
-	if want, ok := octal(b[sum:sumEnd]); !ok || want != total {
-		return bad("a wrong checksum")
-	}
-	size, ok := octal(b[124:136])
-	name, _, ended := bytes.Cut(b[:100], []byte{0})
-	if !ok || !ended || len(name) == 0 {
-		return bad("a header without size or name")
-	}
-	return header{string(name), size}, nil
-}
-
-func octal(field []byte) (int64, bool) {
-	n, err := strconv.ParseUint(string(bytes.Trim(field, " \x00")), 8, 62)
-	return int64(n), err == nil //nolint:gosec // 62 bits
-}
