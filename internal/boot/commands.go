@@ -36,6 +36,7 @@ func Commands() []Command {
 		{"init", "the first process of a machine", Main},
 		{"shutdown", "the last one, run by systemd-shutdown", Shutdown},
 		{"status", "what the boot did and what the repository does, as JSON", Status},
+		{"profile", "what was read of the repository so far, as a profile for other machines", Profile},
 		{"hostkeys", "make an SSH host key if there is none", HostKeys},
 		{"reset_root_password", "set root's password, in the debug shell or in the running system", ResetRootPassword},
 		{"version", "print the version", Version},
@@ -89,6 +90,27 @@ func Status(args []string) int {
 	if len(out.Problems) > 0 {
 		return 1
 	}
+	return 0
+}
+
+// Profile prints what the repository process has read.
+func Profile(args []string) int {
+	flags := flag.NewFlagSet("profile", flag.ContinueOnError)
+	rw := flags.String("rw", running, "where the machine's disk is mounted")
+	if flags.Parse(args) != nil {
+		return 2
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	dirs := cacheDirs(*rw)
+	if len(dirs) == 0 {
+		return complain(fail.New(fail.NotFound, "no repository process has its cache below %s", *rw))
+	}
+	text, err := repository.Talk(ctx, dirs[0], "profile")
+	if err != nil {
+		return complain(err)
+	}
+	_, _ = fmt.Fprintln(os.Stdout, text)
 	return 0
 }
 

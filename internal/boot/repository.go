@@ -10,8 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/boot/clock"
+	"github.com/micavm/mica/internal/boot/disk"
 	"github.com/micavm/mica/internal/boot/repository"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/version"
@@ -52,6 +54,7 @@ func startRepository(ctx context.Context, s *state, r *report) error {
 		Name: set.Repository, Servers: set.Servers, Proxies: set.Proxies, Keys: keys,
 		CacheDir: s.rw("cache", set.Repository), Mountpoint: readOnly, Quota: quota(s.uroot.Size),
 		RootHash: set.RootHash, Tag: set.Tag, ClockFloor: clock.Floor(buildTime),
+		Slices: slicesOn(s.devices), Prefetch: set.Fresh,
 	}
 	if set.RootHash != "" {
 		config.Tag = ""
@@ -68,8 +71,29 @@ func startRepository(ctx context.Context, s *state, r *report) error {
 	r.fact("repository", set.Repository)
 	r.fact("root_hash", s.ready.RootHash)
 	r.fact("tag", s.ready.Tag)
+	if len(config.Slices) > 0 {
+		r.fact("slices", strings.Join(config.Slices, " "))
+	}
 	r.fact("revision", fmt.Sprint(s.ready.Revision))
 	return s.pinSnapshot(set, keys)
+}
+
+// slicesOn returns the devices that hold a slice of a repository.
+func slicesOn(devices []disk.Device) []string {
+	var found []string
+	for _, d := range devices {
+		if d.Path == "" || d.InUse || d.Content.Type != "" {
+			continue
+		}
+		if f, err := os.Open(d.Path); err == nil {
+			first := make([]byte, 512)
+			if _, err := f.ReadAt(first, 0); err == nil && slice.Is(first) {
+				found = append(found, d.Path)
+			}
+			_ = f.Close()
+		}
+	}
+	return found
 }
 
 func snapshotName(r repository.Ready) string {

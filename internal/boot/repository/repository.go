@@ -21,6 +21,9 @@ type Config struct {
 	RootHash string // mount this revision, whatever the servers say
 	Tag      string // mount the revision of this tag; ignored with RootHash
 
+	Slices   []string // device files that hold slices of it, asked before the servers
+	Prefetch bool     // fetch along the repository's profile, if it has one
+
 	// ClockFloor is a moment that certainly has passed, such as the build of the
 	// image. A clock behind it is not believed when signatures are checked.
 	ClockFloor time.Time
@@ -45,5 +48,7 @@ type Status struct {
 	Revision   uint64 `json:"revision"`
 	Objects    int64  `json:"objects"`     // downloaded since the start
 	Bytes      int64  `json:"bytes"`       // downloaded, as stored on the server
+	Sliced     int64  `json:"sliced"`      // objects taken from slices instead
+	Ahead      int64  `json:"ahead"`       // objects fetched before anybody wanted them
 	PeakMemory int64  `json:"peak_memory"` // bytes of resident memory at most
 }

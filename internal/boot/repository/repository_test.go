@@ -79,6 +79,7 @@ func unpack(t testing.TB) string {
 // stand is a server and a disk with a cache, as a machine has them.
 type stand struct {
 	config repository.Config
+	files  string // what the server has, and the keys
 	disk   string // a tmpfs of its own, below a private mount
 	server *httptest.Server
 	up     atomic.Bool
@@ -92,7 +93,7 @@ func newStand(t *testing.T) *stand {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stand{}
+	s := &stand{files: files}
 	s.up.Store(true)
 	handler := http.StripPrefix("/cvmfs/"+small, http.FileServer(http.Dir(filepath.Join(files, small))))
 	s.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

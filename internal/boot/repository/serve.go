@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +22,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/mount"
+	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -28,6 +31,8 @@ const (
 	firstPause    = time.Second      // between attempts to reach a server
 	longestPause  = 10 * time.Second // CVMFS_BACKOFF_MAX
 	serverTimeout = 5 * time.Second  // Compat: CVMFS_TIMEOUT of cernvm-micro
+	recordLimit   = 8192             // objects remembered for a profile; a boot reads some hundreds
+	prefetchWidth = 6                // objects of a profile fetched at a time
 	garbagePace   = 50               // GOGC: the process lives in the memory of a small machine
 	memoryLimit   = 40 << 20         // above it the garbage collector works harder
 )
@@ -101,11 +106,11 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 	if err := enter(); err != nil {
 		return errors.Join(err, p.fuse.Unmount())
 	}
-	talking := make(chan struct{})
-	go func() {
-		defer close(talking)
-		p.answer(control)
-	}()
+	var tasks sync.WaitGroup
+	tasks.Go(func() { p.answer(control) })
+	if c.Prefetch {
+		tasks.Go(func() { p.prefetch(ctx) })
+	}
 	tell(report{Ready: &Ready{PID: os.Getpid(), RootHash: p.repo.RootHash().String(), Tag: p.repo.Tag(), Revision: p.repo.Revision()}})
 	if err := listening(); err != nil {
 		log.Warn("closing the report pipe", "err", err)
@@ -117,8 +122,24 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 		log.Info("asked to end", "repository", c.Name)
 	}
 	_ = control.Close()
-	<-talking
+	quit(nil)
+	tasks.Wait()
 	return nil
+}
+
+// prefetch fetches what other machines read when they booted.
+func (p *process) prefetch(ctx context.Context) {
+	list, err := p.repo.Profile(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		p.log.Warn("nothing is fetched ahead", "err", err)
+		return
+	}
+	began := time.Now()
+	n, err := p.repo.Prefetch(ctx, list, prefetchWidth)
+	p.log.Info("fetched ahead along the profile", "objects", n, "of", len(list.Objects), "seconds", int(time.Since(began).Seconds()), "err", err)
 }
 
 // protect keeps the process alive through a shutdown, and tames its memory. The
@@ -159,6 +180,7 @@ type process struct {
 	keys   []*rsa.PublicKey
 	pin    client.Pin
 	names  []string // name servers
+	slices []*slice.Slice
 	status *os.File // /proc/self/status, for the peak of memory
 	repo   *client.Repository
 	fuse   *mount.Server
@@ -188,6 +210,11 @@ func (p *process) prepare() error {
 	if status, err := os.Open("/proc/self/status"); err == nil {
 		p.status = status
 	}
+	for _, device := range c.Slices {
+		if err := p.openSlice(device); err != nil {
+			p.say(fmt.Sprintf("%s is left alone: %v", device, err))
+		}
+	}
 	if err := os.MkdirAll(c.CacheDir, 0o700); err != nil {
 		return fmt.Errorf("making the cache directory: %w", err)
 	}
@@ -198,6 +225,28 @@ func (p *process) prepare() error {
 		p.say(fmt.Sprintf("the clock says %s, which is before %s; the latter is taken to check signatures",
 			now.UTC().Format(time.RFC3339), c.ClockFloor.UTC().Format(time.RFC3339)))
 	}
+	return nil
+}
+
+// openSlice opens a slice for the life of the process, if it is of this
+// repository.
+func (p *process) openSlice(device string) error {
+	f, err := os.Open(device)
+	if err != nil {
+		return err
+	}
+	var s *slice.Slice
+	size, err := f.Seek(0, io.SeekEnd) // a device tells its size in no other way
+	if err == nil {
+		s, err = slice.Open(f, size)
+	}
+	if err == nil && s.Profile.Repository != p.config.Name {
+		err = fmt.Errorf("it is a slice of repository %q", s.Profile.Repository)
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	p.slices = append(p.slices, s)
 	return nil
 }
 
@@ -233,6 +282,7 @@ func (p *process) open(ctx context.Context) error {
 		r, err := client.Open(ctx, client.Options{
 			Name: c.Name, Servers: c.Servers, Proxies: c.Proxies, MasterKeys: p.keys, CacheDir: ".", Quota: c.Quota,
 			Pin: p.pin, Timeout: serverTimeout, Nameservers: p.names, Now: p.now, Log: p.log,
+			Slices: p.slices, Record: recordLimit,
 		})
 		if err == nil {
 			p.repo = r

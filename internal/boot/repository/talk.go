@@ -81,7 +81,8 @@ func (p *process) converse(conn net.Conn) error {
 }
 
 // command answers one request. Compat: words and replies are those of
-// cvmfs/talk.cc, except "status json" and "quit", which are new.
+// cvmfs/talk.cc, except "status json", "profile" and "quit", which are
+// new.
 func (p *process) command(line string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), talkTimeout)
 	defer cancel()
@@ -96,6 +97,8 @@ func (p *process) command(line string) string {
 			return err.Error()
 		}
 		return string(text)
+	case "profile":
+		return string(p.repo.Recorded().Text())
 	case "pid":
 		return strconv.Itoa(os.Getpid())
 	case "version":
@@ -170,7 +173,7 @@ func (p *process) state() Status {
 	stats := p.repo.Stats()
 	return Status{
 		RootHash: p.repo.RootHash().String(), Tag: p.repo.Tag(), Revision: p.repo.Revision(),
-		Objects: stats.Objects, Bytes: stats.Bytes, PeakMemory: p.peakMemory(),
+		Objects: stats.Objects, Bytes: stats.Bytes, Sliced: stats.Sliced, Ahead: stats.Ahead, PeakMemory: p.peakMemory(),
 	}
 }
 
