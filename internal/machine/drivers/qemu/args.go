@@ -32,7 +32,8 @@ func checkAccel(accel string) error {
 //
 //	1  the plain machine
 //	2  and shared folders, which come last: without any it is that of 1
-const layout = 2
+//	3  and UEFI, other processors and more disks: without any it is that of 2
+const layout = 3
 
 // launch is how one QEMU is started; launch.json and saved.json hold it.
 type launch struct {
@@ -42,22 +43,25 @@ type launch struct {
 	Version string `json:"version,omitempty"` // of QEMU
 	Sandbox bool   `json:"sandbox"`
 
-	incoming bool // wait for saved memory
+	Disks []stamp `json:"disks,omitempty"` // of the user's, when memory was saved
+
+	incoming bool      // wait for saved memory
+	hardware hardware  // for the guest's processor
+	firmware *firmware // nil is the BIOS that QEMU brings along
 }
 
 // args is the command line. Everything is named; nothing comes from QEMU's
 // defaults or configuration files.
 func (l launch) args(s machine.Spec) []string {
-	accel := l.Accel
+	h, accel := l.hardware, l.Accel
 	if accel == accelTCG {
 		accel = "tcg,thread=multi"
 	}
 	args := []string{
 		"-name", s.Name, "-uuid", s.ID,
 		"-nodefaults", "-no-user-config", "-display", "none",
-		"-machine", l.Machine, "-accel", accel,
-		// The best processor there is. Five-level paging only slows emulation.
-		"-cpu", "max,la57=off",
+		"-machine", h.machineArg(l), "-accel", accel,
+		"-cpu", h.cpuArg(l.Accel),
 		"-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMiB),
 		"-rtc", "base=utc",
 		"-pidfile", s.Path(pidFile), "-daemonize",
@@ -72,12 +76,14 @@ func (l launch) args(s machine.Spec) []string {
 		"-chardev", "socket,id=serial0,path="+serialSocket+",server=on,wait=off,logappend=on,logfile="+escape(s.Path(consoleFile)),
 		"-serial", "chardev:serial0",
 	)
-	args = append(args, imageArgs(s)...)
+	args = append(args, l.firmware.args(s)...)
+	args = append(args, imageArgs(h, s)...)
 	args = append(args,
 		"-netdev", netdev(s), "-device", "virtio-net-pci,netdev=net0,romfile=,mac="+mac(s.ID),
 		"-object", "rng-random,id=rng0,filename=/dev/urandom", "-device", "virtio-rng-pci,rng=rng0",
 	)
-	args = append(args, screenArgs(s)...)
+	args = append(args, screenArgs(h, s)...)
+	args = append(args, moreArgs(s)...)
 	if l.Layout >= sharesSince {
 		args = append(args, shareArgs(s)...)
 	}
@@ -90,8 +96,9 @@ func (l launch) args(s machine.Spec) []string {
 // escape doubles the commas of a value in QEMU's key=value lists.
 func escape(value string) string { return strings.ReplaceAll(value, ",", ",,") }
 
-// blockdev describes an image in JSON, which needs no escapes.
-func blockdev(node, path string, readOnly bool) string {
+// blockdev describes an image in JSON, which needs no escapes. Its format is
+// never guessed: a guest could write another one's header on a raw disk.
+func blockdev(node, format, path string, readOnly bool) string {
 	type file struct {
 		Driver   string `json:"driver"`
 		Filename string `json:"filename"`
@@ -102,7 +109,7 @@ func blockdev(node, path string, readOnly bool) string {
 		ReadOnly bool   `json:"read-only"`
 		Discard  string `json:"discard,omitempty"`
 		File     file   `json:"file"`
-	}{"raw", node, readOnly, map[bool]string{false: "unmap"}[readOnly], file{"file", path}})
+	}{format, node, readOnly, map[bool]string{false: "unmap"}[readOnly], file{"file", path}})
 	return string(data)
 }
 

@@ -23,6 +23,7 @@ var (
 	KVMWorks = kvmWorks
 	ReadPPM  = readPPM
 	Args     = func(s machine.Spec) []string {
-		return launch{Layout: layout, Accel: accelTCG, Machine: freshMachine, Sandbox: true}.args(s)
+		h := (&Driver{program: program}).hardware(s)
+		return launch{Layout: layout, Accel: accelTCG, Machine: h.fresh, Sandbox: true, hardware: h}.args(s)
 	}
 )

@@ -75,7 +75,7 @@ func (d *Driver) copyImage(ctx context.Context, s machine.Spec, path string) (in
 		return 0, broken(s, err)
 	}
 	mib := max(s.DiskMiB, (info.Size+mebi-1)/mebi)
-	if err := grow(path, mib*mebi); err != nil {
+	if _, err := grow(path, mib*mebi); err != nil {
 		return 0, err
 	}
 	return mib, syncFile(path)
@@ -128,18 +128,29 @@ func syncFile(path string) error {
 
 // imageArgs are the devices a machine boots from: the boot image in a drive
 // that only reads, and its empty disk; or its own copy of a disk image, alone.
-func imageArgs(s machine.Spec) []string {
-	disk := []string{"-blockdev", blockdev("disk", s.Path(diskFile), false), "-device"}
-	switch s.Image.Format {
-	case "":
-		return append([]string{
-			"-blockdev", blockdev("image", s.ImagePath(), true), "-device", "ide-cd,bus=ide.0,drive=image,bootindex=1",
-			"-blockdev", blockdev("config", s.Path(configFile), true), "-device", "ide-cd,bus=ide.1,drive=config",
-		}, append(disk, "virtio-blk-pci,drive=disk,bootindex=2,serial=mica-disk")...)
-	case "raw", "qcow2": // what clouds and KVM run: their kernels may have no drivers but virtio's
-		disk = append(disk, "virtio-blk-pci,drive=disk,bootindex=1,serial=mica-disk")
-	default: // of VMware, VirtualBox and Hyper-V, whose guests may have no virtio
-		disk = append(disk, "ide-hd,bus=ide.0,drive=disk,bootindex=1,serial=mica-disk")
+func imageArgs(h hardware, s machine.Spec) []string {
+	var args []string
+	if h.isARM() { // no IDE
+		args = append(args, "-device", "virtio-scsi-pci,id=scsi0")
 	}
-	return append(disk, "-blockdev", blockdev("config", s.Path(configFile), true), "-device", "ide-cd,bus=ide.1,drive=config")
+	order := "1"
+	if s.Image.Format == "" {
+		args = append(args, h.cdArgs("image", s.ImagePath(), 0, ",bootindex=1")...)
+		args = append(args, h.cdArgs("config", s.Path(configFile), 1, "")...)
+		order = "2"
+	}
+	device := "virtio-blk-pci"
+	switch s.Image.Format {
+	case "", "raw", "qcow2": // what clouds and KVM run: their kernels may have no drivers but virtio's
+	default: // of VMware, VirtualBox and Hyper-V, whose guests may have no virtio
+		if !h.isARM() {
+			device = "ide-hd,bus=ide.0"
+		}
+	}
+	args = append(args,
+		"-blockdev", blockdev("disk", "raw", s.Path(diskFile), false), "-device", device+",drive=disk,bootindex="+order+",serial=mica-disk")
+	if s.Image.Format != "" {
+		args = append(args, h.cdArgs("config", s.Path(configFile), 1, "")...)
+	}
+	return args
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
+	"runtime"
 	"time"
 
 	"github.com/micavm/mica/internal/atomicfile"
@@ -47,8 +47,12 @@ const (
 type Driver struct {
 	run     run.Runner
 	log     *slog.Logger
-	program string
 	getenv  func(string) string
+	program string
+	goarch  string // of this computer
+
+	armProgram   string
+	firmwareDirs []string
 
 	// Whether KVM answers, and whether it runs real kernels; tests say so.
 	kvmOpens, kvmWorks func() error
@@ -71,40 +75,40 @@ var (
 	_ machine.Checker     = (*Driver)(nil)
 )
 
-// New returns the driver. MICA_QEMU names another program than
-// qemu-system-x86_64 in PATH.
+// New returns the driver. MICA_QEMU and MICA_QEMU_AARCH64 name other programs
+// than qemu-system-x86_64 and qemu-system-aarch64 in PATH.
 func New(env machine.Env) machine.Driver {
 	env = env.Defaults()
-	d := &Driver{run: env.Run, log: env.Log, program: program, getenv: env.Getenv}
+	d := &Driver{
+		run: env.Run, log: env.Log, getenv: env.Getenv, program: program, armProgram: armProgram,
+		goarch: runtime.GOARCH, firmwareDirs: firmwareDirs(env.Getenv),
+	}
 	d.kvmOpens = func() error { return kvmOpens(kvmDevice) }
 	d.kvmWorks = func() error { return kvmWorks(kvmDevice, "/proc/cpuinfo") }
 	if named := env.Getenv("MICA_QEMU"); named != "" {
 		d.program = named
 	}
+	if named := env.Getenv("MICA_QEMU_AARCH64"); named != "" {
+		d.armProgram = named
+	}
 	return d
 }
 
-var versionPattern = regexp.MustCompile(`version (\d+)\.(\d+)(\.\d+)?`)
+var versionPattern = regexp.MustCompile(`version ((\d+)\.\d+(?:\.\d+)?)`)
 
-// Probe implements machine.Driver.
+// Probe implements machine.Driver. Whether machines of another architecture can
+// be run is left to Check: few ask for one.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
-	r := machine.Report{Driver: Name, Program: d.program, Features: []machine.Feature{machine.VNC, machine.SharedFolders, machine.DiskImages}}
-	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: 10 * time.Second})
-	if err != nil {
-		e := fail.New(fail.HostLacks, "QEMU cannot be run: %w", err)
-		if fail.Is(err, fail.HostLacks) || errors.Is(err, fs.ErrNotExist) {
-			e = e.Hint("install it: package qemu-system-x86 on Debian, Ubuntu and Fedora, qemu-kvm on RHEL, qemu elsewhere").
-				Hint("or name the program in MICA_QEMU")
-		}
-		return r, e
+	r := machine.Report{
+		Driver: Name, Program: d.program,
+		Features: []machine.Feature{
+			machine.VNC, machine.SharedFolders, machine.DiskImages, machine.Firmwares, machine.Architectures, machine.MoreDisks,
+		},
+		Options: map[string]string{optionSecureBoot: "on: UEFI boots only what is signed with Microsoft's keys"},
 	}
-	found := versionPattern.FindSubmatch(out.Stdout)
-	if found == nil {
-		return r, fail.New(fail.HostLacks, "%s is not QEMU: it says %.80q", d.program, out.Stdout)
-	}
-	r.Version = strings.TrimPrefix(string(found[0]), "version ")
-	if len(found[1]) == 1 && found[1][0] < '5' {
-		return r, fail.New(fail.HostLacks, "QEMU %s is too old", r.Version).Hint("install version 5.0 or newer")
+	var err error
+	if r.Version, err = d.probe(ctx, d.hardware(machine.Spec{})); err != nil {
+		return r, err
 	}
 	if err := d.kvmWorks(); err != nil {
 		r.Warnings = append(r.Warnings, "machines run by emulation, several times slower: "+err.Error())
@@ -115,16 +119,37 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 	return r, nil
 }
 
-// Create implements machine.Driver: the config drive and the disk, which is empty
-// or a copy of the disk image.
+// content is what a new machine is filled with.
+type content struct {
+	disk     func(path string) error
+	more     func() error // the disks beside the data disk
+	firmware func() error
+}
+
+// Create implements machine.Driver: the config drive, the disk, which is empty
+// or a copy of the disk image, and what else the machine is to have.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
-	if s.Image.Format == "" {
-		return d.create(ctx, s, func(path string) error { return makeDisk(path, s.DiskMiB*mebi) })
-	}
 	size := s.DiskMiB
-	i, err := d.create(ctx, s, func(path string) (err error) {
-		size, err = d.copyImage(ctx, s, path)
-		return err
+	i, err := d.create(ctx, s, content{
+		disk: func(path string) (err error) {
+			if s.Image.Format == "" {
+				return makeDisk(path, s.DiskMiB*mebi)
+			}
+			size, err = d.copyImage(ctx, s, path)
+			return err
+		},
+		more: func() error {
+			for n, disk := range s.Disks {
+				if disk.Path != "" {
+					continue
+				}
+				if err := d.makeMore(ctx, s.Path(moreFile(n+1)), disk.MiB); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		firmware: func() error { return d.giveFirmware(ctx, s) },
 	})
 	if err == nil {
 		i.Spec.DiskMiB = size
@@ -132,25 +157,38 @@ func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, 
 	return i, err
 }
 
-// create makes a machine with the disk that disk makes.
-func (d *Driver) create(ctx context.Context, s machine.Spec, disk func(path string) error) (machine.Instance, error) {
+// create makes a machine. The data disk comes last: it is what says that there
+// is a machine.
+func (d *Driver) create(ctx context.Context, s machine.Spec, c content) (machine.Instance, error) {
 	if err := checkAccel(s.Accel); err != nil {
 		return machine.Instance{}, err
 	}
 	if _, err := os.Stat(s.Path(diskFile)); err == nil {
 		return machine.Instance{}, fail.New(fail.Conflict, "%s is there already", s.Path(diskFile))
 	}
+	if err := usable(s); err != nil {
+		return machine.Instance{}, err
+	}
 	u := undo.New(d.log)
 	defer u.Run(ctx)
-	remove := func(name string) func(context.Context) error {
-		return func(context.Context) error { return removeFile(s.Path(name)) }
+	for _, file := range append(media(s), configFile, firmwareFile) {
+		u.Add(file, func(context.Context) error { return removeFile(s.Path(file)) })
+		if err := removeFile(s.Path(file)); err != nil { // of one that was killed
+			return machine.Instance{}, err
+		}
 	}
-	u.Add("config drive", remove(configFile))
 	if err := writeConfigDrive(ctx, s); err != nil {
 		return machine.Instance{}, err
 	}
-	u.Add("disk", remove(diskFile))
-	if err := disk(s.Path(diskFile)); err != nil {
+	if s.Firmware == machine.UEFI {
+		if err := c.firmware(); err != nil {
+			return machine.Instance{}, err
+		}
+	}
+	if err := c.more(); err != nil {
+		return machine.Instance{}, err
+	}
+	if err := c.disk(s.Path(diskFile)); err != nil {
 		return machine.Instance{}, err
 	}
 	if err := ctx.Err(); err != nil {
@@ -162,15 +200,25 @@ func (d *Driver) create(ctx context.Context, s machine.Spec, disk func(path stri
 }
 
 func writeConfigDrive(ctx context.Context, s machine.Spec) error {
-	f, err := atomicfile.Create(s.Path(configFile), 0o600)
+	f, err := prepareConfigDrive(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // Commit reports
-	if err := machine.WriteMedium(ctx, f, s, s.Shared("9p", maxTag)); err != nil {
-		return err
-	}
 	return f.Commit()
+}
+
+// prepareConfigDrive writes it, to be put in its place by Commit.
+func prepareConfigDrive(ctx context.Context, s machine.Spec) (*atomicfile.File, error) {
+	f, err := atomicfile.Create(s.Path(configFile), 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := machine.WriteMedium(ctx, f, s, s.Shared("9p", maxTag)); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // makeDisk makes an empty disk that takes no space until it is written to.
@@ -200,10 +248,14 @@ func (d *Driver) Destroy(ctx context.Context, i machine.Instance) error {
 		return err
 	}
 	errs := []error{os.RemoveAll(filepath.Join(dir, snapshotsDir))}
-	for _, name := range []string{
-		revertFile, diskPart, savedPart, stateFile, statePart, stateLoaded, savedFile, launchFile, consoleLock, consoleFile, lastConsole,
-		controlSocket, statusSocket, serialSocket, pidFile, configFile, diskFile,
-	} {
+	names := []string{
+		revertFile, savedPart, stateFile, statePart, stateLoaded, savedFile, launchFile, consoleLock, consoleFile, lastConsole,
+		controlSocket, statusSocket, serialSocket, pidFile, configFile, firmwareFile,
+	}
+	for _, file := range media(i.Spec) {
+		names = append(names, part(file), file)
+	}
+	for _, name := range names {
 		errs = append(errs, removeFile(filepath.Join(dir, name)))
 	}
 	return errors.Join(errs...)

@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == fakeqemu.Program {
+	if fakeqemu.Is(os.Args[0]) {
 		os.Exit(fakeqemu.Main(os.Args[1:]))
 	}
 	os.Exit(m.Run())
@@ -32,12 +32,16 @@ func newFake(t *testing.T) machine.Driver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), fakeqemu.Program)
-	if err := os.Symlink(self, program); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	for _, program := range []string{fakeqemu.Program, fakeqemu.ProgramARM} {
+		if err := os.Symlink(self, filepath.Join(dir, program)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return qemu.New(machine.Env{Getenv: func(name string) string {
-		return map[string]string{"MICA_QEMU": program}[name]
+		return map[string]string{
+			"MICA_QEMU": filepath.Join(dir, fakeqemu.Program), "MICA_QEMU_AARCH64": filepath.Join(dir, fakeqemu.ProgramARM),
+		}[name]
 	}})
 }
 

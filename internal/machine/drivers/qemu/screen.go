@@ -19,9 +19,15 @@ import (
 // screenArgs give the machine a screen. QEMU finds a free port by itself.
 // Whoever can open ports of this computer can see the screen: as with
 // VirtualBox's remote display under CernVM-Launch, there is no password.
-func screenArgs(s machine.Spec) []string {
+func screenArgs(h hardware, s machine.Spec) []string {
 	if s.Display != machine.DisplayVNC {
 		return nil
+	}
+	if h.isARM() { // no VGA, and no keyboard
+		return []string{
+			"-device", "virtio-gpu-pci,id=screen", "-vnc", "127.0.0.1:0,to=9999",
+			"-device", "qemu-xhci,id=usb", "-device", "usb-kbd,bus=usb.0", "-device", "usb-tablet,bus=usb.0",
+		}
 	}
 	return []string{"-device", "VGA,id=screen", "-vnc", "127.0.0.1:0,to=9999"}
 }

@@ -42,15 +42,29 @@ func shareArgs(s machine.Spec) []string {
 	return args
 }
 
-// Check implements machine.Checker: it refuses disk images where there is no
-// program to read them, and folders that would give a guest more than anyone can
-// have meant.
+// Check implements machine.Checker: it refuses what this computer lacks the
+// programs for, and folders that would give a guest more than anyone can have
+// meant.
 func (d *Driver) Check(ctx context.Context, s machine.Spec) error {
 	if s.Image.Format != "" {
 		if err := d.checkImages(ctx); err != nil {
 			return err
 		}
 	}
+	if err := d.checkHardware(ctx, s); err != nil {
+		return err
+	}
+	if err := d.checkFirmware(s); err != nil {
+		return err
+	}
+	if err := d.checkDisks(ctx, s); err != nil {
+		return err
+	}
+	return d.mayShare(s)
+}
+
+// mayShare looks at the folders.
+func (d *Driver) mayShare(s machine.Spec) error {
 	for _, share := range s.Shares {
 		if err := checkShare(share); err != nil {
 			return err

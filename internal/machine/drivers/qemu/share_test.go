@@ -165,7 +165,7 @@ func TestSavedByLayout1(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := strings.Replace(string(data), `"layout":2`, `"layout":1`, 1)
+	old := strings.Replace(string(data), `"layout":3`, `"layout":1`, 1)
 	if old == string(data) {
 		t.Fatalf("saved.json: %s", data)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -17,11 +18,10 @@ import (
 )
 
 const (
-	snapshotsDir = "snapshots" // a folder a snapshot, with disk.raw and, of one with memory, state.bin and saved.json
+	snapshotsDir = "snapshots" // a folder a snapshot, with the disks and, of one with memory, state.bin and saved.json
 	snapshotNew  = ".new"
 	snapshotGone = ".gone"
 	snapshotFile = "snapshot.json"
-	diskPart     = "disk.part"   // being copied
 	revertFile   = "revert.json" // the copies of a revert are whole, and take the place of the old files
 )
 
@@ -85,8 +85,10 @@ func (d *Driver) capture(ctx context.Context, i machine.Instance, state machine.
 			}
 		}
 	}
-	if err := sparse.Copy(ctx, s.Path(diskFile), within(s, snapshotNew, diskFile)); err != nil {
-		return err
+	for _, name := range media(s) {
+		if err := sparse.Copy(ctx, s.Path(name), within(s, snapshotNew, name)); err != nil {
+			return err
+		}
 	}
 	return writeJSON(within(s, snapshotNew, snapshotFile), snapshot{Time: time.Now().UTC(), Memory: state != machine.Stopped})
 }
@@ -170,7 +172,11 @@ func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) er
 		return err
 	}
 	if err := copyBack(ctx, i.Spec, name, from); err != nil {
-		return errors.Join(fmt.Errorf("going back to %q: %w", name, err), removeFile(i.Spec.Path(diskPart)), removeFile(i.Spec.Path(statePart)))
+		errs := []error{fmt.Errorf("going back to %q: %w", name, err)}
+		for _, move := range comebacks(i.Spec, true) {
+			errs = append(errs, removeFile(i.Spec.Path(move.part)))
+		}
+		return errors.Join(errs...)
 	}
 	if err := writeJSON(i.Spec.Path(revertFile), from); err != nil {
 		return err
@@ -178,22 +184,39 @@ func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) er
 	return finishRevert(i)
 }
 
+// comeback is a file of a snapshot on its way back: its copy, and whose place
+// that takes.
+type comeback struct{ part, file string }
+
+// comebacks lists them in the order in which they take their places. The data
+// disk is the first: as long as its copy is there, the old memory is to go.
+func comebacks(s machine.Spec, memory bool) []comeback {
+	var all []comeback
+	for _, file := range slices.Backward(media(s)) {
+		all = append(all, comeback{part(file), file})
+	}
+	if memory {
+		all = append(all, comeback{savedPart, savedFile}, comeback{statePart, stateFile})
+	}
+	return all
+}
+
 func copyBack(ctx context.Context, s machine.Spec, name string, from snapshot) error {
-	for part, file := range map[string]string{diskPart: diskFile, statePart: stateFile, savedPart: savedFile} {
-		if err := removeFile(s.Path(part)); err != nil {
+	for _, one := range comebacks(s, true) {
+		if err := removeFile(s.Path(one.part)); err != nil {
 			return err
 		}
-		if part != diskPart && !from.Memory {
-			continue
-		}
-		if err := sparse.Copy(ctx, within(s, name, file), s.Path(part)); err != nil {
+	}
+	for _, one := range comebacks(s, from.Memory) {
+		if err := sparse.Copy(ctx, within(s, name, one.file), s.Path(one.part)); err != nil {
 			return err
 		}
 	}
 	if from.Memory { // its memory knows the disk's size
 		return nil
 	}
-	return grow(s.Path(diskPart), s.DiskMiB*mebi)
+	_, err := grow(s.Path(part(diskFile)), s.DiskMiB*mebi)
+	return err
 }
 
 // finishRevert puts the copies in the place of the old files, as far as that
@@ -207,15 +230,15 @@ func finishRevert(i machine.Instance) error {
 	if err != nil {
 		return err
 	}
-	if exists(i, diskPart) {
+	if exists(i, part(diskFile)) {
 		for _, old := range []string{stateFile, savedFile, stateLoaded} {
 			if err := removeFile(i.Spec.Path(old)); err != nil {
 				return err
 			}
 		}
 	}
-	for _, move := range [][2]string{{diskPart, diskFile}, {savedPart, savedFile}, {statePart, stateFile}} {
-		if err := os.Rename(i.Spec.Path(move[0]), i.Spec.Path(move[1])); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, one := range comebacks(i.Spec, true) {
+		if err := os.Rename(i.Spec.Path(one.part), i.Spec.Path(one.file)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("going back to a snapshot: %w", err)
 		}
 		if err := syncDir(i.Spec.Dir); err != nil {

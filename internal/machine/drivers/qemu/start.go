@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -21,7 +22,6 @@ import (
 const (
 	launchPatience = 60 * time.Second // for QEMU to set itself up
 	watchKVM       = 500 * time.Millisecond
-	freshMachine   = "q35"
 )
 
 // errInternal says that the accelerator gave up on the guest.
@@ -88,10 +88,14 @@ func (d *Driver) settle(ctx context.Context, i machine.Instance) (machine.State,
 // boot starts the machine from off.
 func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	s := i.Spec
-	if err := checkShares(s); err != nil {
+	if err := d.ready(s); err != nil {
 		return err
 	}
-	for _, name := range []string{stateLoaded, statePart, savedFile, savedPart, diskPart} {
+	rest := []string{stateLoaded, statePart, savedFile, savedPart}
+	for _, file := range media(s) {
+		rest = append(rest, part(file))
+	}
+	for _, name := range rest {
 		if err := removeFile(s.Path(name)); err != nil {
 			return err
 		}
@@ -99,14 +103,18 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	if err := os.Rename(s.Path(consoleFile), s.Path(lastConsole)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keeping the last console log: %w", err)
 	}
-	l := launch{Layout: layout, Accel: accelTCG, Machine: freshMachine, Sandbox: true}
+	h := d.hardware(s)
+	l := launch{Layout: layout, Accel: accelTCG, Machine: h.fresh, Sandbox: true}
 	forced := s.Accel == accelKVM
 	if forced {
+		if !d.native(h) {
+			return foreign(h)
+		}
 		if err := d.kvmOpens(); err != nil {
 			return err
 		}
 	}
-	if forced || s.Accel != accelTCG && d.kvmWorks() == nil {
+	if forced || s.Accel != accelTCG && d.native(h) && d.kvmWorks() == nil {
 		l.Accel = accelKVM
 	}
 	err := d.launch(ctx, i, l)
@@ -122,10 +130,26 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 	return err
 }
 
+// ready says whether all that the machine has outside its folder is as it was.
+func (d *Driver) ready(s machine.Spec) error {
+	if err := checkShares(s); err != nil {
+		return err
+	}
+	if err := usable(s); err != nil {
+		return fmt.Errorf("starting %q: %w", s.Name, err)
+	}
+	_, err := d.loadFirmware(s)
+	return err
+}
+
 // launch runs one QEMU up to the guest's first instruction, or leaves none.
 func (d *Driver) launch(ctx context.Context, i machine.Instance, l launch) (err error) {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("starting %q: %w", i.Spec.Name, err)
+	}
+	l.hardware = d.hardware(i.Spec)
+	if l.firmware, err = d.loadFirmware(i.Spec); err != nil {
+		return err
 	}
 	if err := d.spawn(ctx, i, &l); err != nil {
 		return err
@@ -167,7 +191,7 @@ func (d *Driver) spawn(ctx context.Context, i machine.Instance, l *launch) error
 	orphan := false
 	for {
 		_, err := d.run.Run(context.WithoutCancel(ctx), run.Command{
-			Name: d.program, Args: l.args(i.Spec), Dir: i.Spec.Dir, Timeout: launchPatience,
+			Name: l.hardware.program, Args: l.args(i.Spec), Dir: i.Spec.Dir, Timeout: launchPatience,
 		})
 		var bad *run.Error
 		if errors.As(err, &bad) && l.Sandbox && strings.Contains(string(bad.Result.Stderr), "sandbox support is not enabled") {
@@ -183,20 +207,23 @@ func (d *Driver) spawn(ctx context.Context, i machine.Instance, l *launch) error
 			}
 			continue
 		}
-		return explain(i.Spec, err)
+		return explain(i.Spec, l.hardware, err)
 	}
 }
 
 var hostForward = regexp.MustCompile(`(?i)host forwarding rule '?tcp:[0-9.]*:(\d+)-`)
 
 // explain finds the known causes in QEMU's last words.
-func explain(s machine.Spec, err error) error {
+func explain(s machine.Spec, h hardware, err error) error {
 	var bad *run.Error
 	if err == nil || !errors.As(err, &bad) {
+		if fail.Is(err, fail.HostLacks) && h.isARM() {
+			return fail.New(fail.HostLacks, "starting %q: %w", s.Name, err).Hint("install it: %s", h.programs)
+		}
 		return err
 	}
 	text := strings.TrimSpace(string(bad.Result.Stderr))
-	words := fmt.Errorf("qemu says: %s", strings.TrimPrefix(text, program+": "))
+	words := fmt.Errorf("qemu says: %s", strings.TrimPrefix(text, filepath.Base(h.program)+": "))
 	has := func(parts ...string) bool {
 		for _, part := range parts {
 			if strings.Contains(text, part) {
@@ -213,7 +240,10 @@ func explain(s machine.Spec, err error) error {
 	case has("KVM kernel module", "failed to initialize kvm", "kvm_init", "/dev/kvm"):
 		return fail.New(fail.HostLacks, "starting %q with KVM: %w", s.Name, words).
 			Hint("pass --accel tcg to run by emulation, several times slower")
-	case has(`Failed to get "write" lock`, "cannot lock pid file"):
+	case has(`Failed to get "write" lock`):
+		return fail.New(fail.Conflict, "starting %q: another qemu uses a disk of it: %w", s.Name, words).
+			Hint("a disk can be in one machine that runs: stop the other one")
+	case has("cannot lock pid file"):
 		return fail.New(fail.Conflict, "starting %q: another qemu uses it: %w", s.Name, words)
 	case has("Cannot allocate memory", "cannot set up guest memory"):
 		return fail.New(fail.HostLacks, "starting %q: this computer has no %d MiB of memory free: %w", s.Name, s.MemoryMiB, words).

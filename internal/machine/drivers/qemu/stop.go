@@ -161,6 +161,14 @@ func (d *Driver) dump(ctx context.Context, i machine.Instance, saved, state stri
 	if err := m.migrated(ctx); err != nil {
 		return err
 	}
+	if l.Disks, err = stamps(i.Spec); err != nil {
+		return err
+	}
+	if len(l.Disks) > 0 {
+		if err := writeJSON(saved, l); err != nil {
+			return err
+		}
+	}
 	return f.Sync()
 }
 
@@ -242,11 +250,14 @@ func (d *Driver) restore(ctx context.Context, i machine.Instance) error {
 		return fail.New(fail.Failed, "going on with %q: %w", i.Spec.Name, err).
 			Hint("'mica stop --power-off %s' drops the saved memory; the disk stays", i.Spec.Name)
 	}
-	if err := checkShares(i.Spec); err != nil {
+	if err := d.ready(i.Spec); err != nil {
 		return err
 	}
+	if err := checkStamps(i.Spec, l.Disks); err != nil {
+		return fmt.Errorf("starting %q: %w", i.Spec.Name, err)
+	}
 	version := l.Version
-	l.incoming = true
+	l.incoming, l.Disks = true, nil
 	err = d.launch(ctx, i, l)
 	if errors.Is(err, errLoad) {
 		return fail.New(fail.Failed, "going on with %q, saved by QEMU %s: %w", i.Spec.Name, version, err).

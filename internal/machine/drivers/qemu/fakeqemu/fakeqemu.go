@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,8 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Program is the name by which a test binary knows that it is to be QEMU.
-const Program = "qemu-system-x86_64"
+// The names by which a test binary knows that it is to be QEMU.
+const (
+	Program    = "qemu-system-x86_64"
+	ProgramARM = "qemu-system-aarch64"
+)
+
+// Is reports whether a program's first argument names a QEMU.
+func Is(arg string) bool {
+	name := filepath.Base(arg)
+	return name == Program || name == ProgramARM
+}
+
+func arm() bool { return filepath.Base(os.Args[0]) == ProgramARM }
 
 // Faults, named in MICA_FAKE_QEMU.
 const (
@@ -107,6 +119,7 @@ var known = map[string]bool{ // whether it takes a value
 	"-accel": true, "-cpu": true, "-smp": true, "-m": true, "-rtc": true, "-pidfile": true, "-daemonize": false,
 	"-sandbox": true, "-chardev": true, "-mon": true, "-serial": true, "-blockdev": true, "-device": true,
 	"-netdev": true, "-object": true, "-incoming": true, "-S": false, "-vnc": true, "-fsdev": true,
+	"-boot": true, "-global": true,
 }
 
 func parse(args []string) (options, error) {
@@ -152,6 +165,8 @@ type vm struct {
 	pid     *os.File // locked for as long as it is open
 	log     *os.File
 	images  []string
+	nodes   []string
+	open    []*os.File // images
 
 	mu      sync.Mutex // guards what follows
 	status  string
@@ -198,6 +213,9 @@ func (v *vm) setUp() error {
 		if err := v.blockdev(text); err != nil {
 			return fmt.Errorf("-blockdev %s: %w", text, err)
 		}
+	}
+	if err := v.flash(); err != nil {
+		return err
 	}
 	for _, m := range forward.FindAllStringSubmatch(v.options["-netdev"][0], -1) {
 		if err := v.listen(m[1], m[2]); err != nil {
@@ -280,24 +298,62 @@ func (v *vm) held() string {
 	return "Migration is disabled when VirtFS export path '" + list(v.options["-fsdev"][0])["path"] + "' is mounted in the guest using mount_tag 'x'"
 }
 
+// blockdev opens an image. What the machine boots is in the drive, or on the
+// disk if there is none.
 func (v *vm) blockdev(text string) error {
 	var b struct {
-		Node string `json:"node-name"`
-		File struct{ Filename string }
+		Driver string
+		Node   string `json:"node-name"`
+		Only   bool   `json:"read-only"`
+		File   struct{ Filename string }
 	}
 	if err := json.Unmarshal([]byte(text), &b); err != nil {
 		return err
 	}
-	f, err := os.Open(b.File.Filename)
+	mode := os.O_RDWR
+	if b.Only {
+		mode = os.O_RDONLY
+	}
+	f, err := os.OpenFile(b.File.Filename, mode, 0)
 	if err != nil {
 		return fmt.Errorf("Could not open '%s': %w", b.File.Filename, err) //nolint:staticcheck // QEMU's words
 	}
-	defer f.Close()
+	magic := make([]byte, 4)
+	if _, err := f.ReadAt(magic, 0); b.Driver == "qcow2" && (err != nil || string(magic) != "QFI\xfb") {
+		return errors.New("Image is not in qcow2 format") //nolint:staticcheck // QEMU's words
+	}
+	if !b.Only {
+		if err := lock(f, unix.F_WRLCK); err != nil {
+			return fmt.Errorf("Failed to get \"write\" lock\nIs another process using the image [%s]?", b.File.Filename) //nolint:staticcheck // QEMU's words
+		}
+	}
 	v.images = append(v.images, b.File.Filename)
-	if b.Node == "image" || b.Node == "disk" && len(v.images) == 1 { // what it boots comes first
+	v.nodes = append(v.nodes, b.Node)
+	v.open = append(v.open, f)
+	if b.Node == "image" || b.Node == "disk" && !slices.Contains(v.nodes, "image") {
 		v.guest, err = readGuest(f)
 	}
 	return err
+}
+
+// flash wants the nodes that the machine's firmware is to be in.
+func (v *vm) flash() error {
+	machine := list(v.options["-machine"][0])
+	kind := "pc"
+	if arm() {
+		kind = "virt"
+	}
+	if name := machine[""]; !strings.HasPrefix(name, kind) && (name != "q35" || arm()) {
+		return fmt.Errorf("-machine %s: unsupported machine type", name)
+	}
+	for _, chip := range []string{"pflash0", "pflash1"} {
+		if node := machine[chip]; node != "" && !slices.Contains(v.nodes, node) {
+			return fmt.Errorf("Property 'pc-q35-7.2-machine.%s' can't find value '%s'", chip, node) //nolint:staticcheck // QEMU's words
+		} else if node == "" && arm() {
+			return errors.New("this fake wants firmware")
+		}
+	}
+	return nil
 }
 
 // serve runs the machine to its end.

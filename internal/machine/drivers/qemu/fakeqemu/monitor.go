@@ -132,6 +132,9 @@ func (v *vm) execute(r request, file func() *os.File) (any, error) {
 	case "query-kvm":
 		return object{"enabled": list(v.options["-accel"][0])[""] == "kvm", "present": true}, nil
 	case "qom-get":
+		if arm() {
+			return "virt-7.2-machine", nil
+		}
 		return "pc-q35-7.2-machine", nil
 	case "query-migrate":
 		if why := v.held(); why != "" && v.fault == FaultMounted {
@@ -243,6 +246,9 @@ func (v *vm) migrate(uri string) error {
 	}
 	if _, err := f.Write(data); err != nil {
 		return nil //nolint:nilerr // the client learns by asking
+	}
+	for _, f := range v.open { // QEMU lets go of its images
+		_ = lock(f, unix.F_UNLCK)
 	}
 	v.moved, v.status = "completed", "postmigrate"
 	return nil
