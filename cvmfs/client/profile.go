@@ -15,6 +15,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/cvmfs/slice"
 )
 
 // sliced is the content of a slice, to tell it from what a server sent.
@@ -176,9 +177,8 @@ func wantOf(o profile.Object) want {
 	return w
 }
 
-// Stored fetches an object from a slice or a server and returns its bytes as
-// they are stored, verified.
-func (r *Repository) Stored(ctx context.Context, o profile.Object) ([]byte, error) {
+// stored fetches an object and returns its bytes as they are stored, verified.
+func (r *Repository) stored(ctx context.Context, o profile.Object) ([]byte, error) {
 	var stored bytes.Buffer
 	w := wantOf(o)
 	_, err := r.get(ctx, o.Path(), func(body io.Reader) error {
@@ -189,18 +189,33 @@ func (r *Repository) Stored(ctx context.Context, o profile.Object) ([]byte, erro
 	return stored.Bytes(), err
 }
 
-// Signed returns the manifest and the whitelist that were verified last, and
-// the certificate between them.
-func (r *Repository) Signed() (manifest, whitelist []byte, certificate profile.Object, err error) {
-	if manifest, err = r.cache.ReadState(manifestState); err == nil {
-		whitelist, err = r.cache.ReadState(whitelistState)
-	}
+// WriteSlice writes a slice with the objects of a profile, and with the newest
+// manifest that was verified and what leads from there to the revision that is
+// shown. done, if not nil, hears how far it is. The profile must be of that
+// revision, or a reader with nothing else will not get far.
+func (r *Repository) WriteSlice(ctx context.Context, w io.Writer, p *profile.Profile, done func(n int, bytes int64)) error {
+	manifest, err := r.cache.ReadState(manifestState)
 	if err != nil {
-		return nil, nil, certificate, fmt.Errorf("no manifest of %q was verified: %w", r.opt.Name, err)
+		return fmt.Errorf("slice of %q: no manifest was verified: %w", r.opt.Name, cvmfs.ErrUntrusted)
+	}
+	whitelist, err := r.cache.ReadState(whitelistState)
+	if err != nil {
+		return fmt.Errorf("slice of %q: %w", r.opt.Name, err)
 	}
 	m, err := cvmfs.ParseManifest(manifest)
 	if err != nil {
-		return nil, nil, certificate, err
+		return err
 	}
-	return manifest, whitelist, profile.Object{Hash: m.Certificate, Suffix: cvmfs.SuffixCertificate, Size: -1}, nil
+	whole := *p
+	whole.Objects = []profile.Object{{Hash: m.Certificate, Suffix: cvmfs.SuffixCertificate, Size: -1}}
+	if r.opt.Pin.Tag != "" {
+		whole.Objects = append(whole.Objects, profile.Object{Hash: m.History, Suffix: cvmfs.SuffixHistory, Size: -1})
+	}
+	for _, o := range p.Objects {
+		if o.Suffix != cvmfs.SuffixCertificate && o.Suffix != cvmfs.SuffixHistory {
+			whole.Objects = append(whole.Objects, o)
+		}
+	}
+	files := []slice.File{{Name: cvmfs.ManifestFile, Data: manifest}, {Name: cvmfs.WhitelistFile, Data: whitelist}}
+	return slice.Write(ctx, w, &whole, files, r.stored, done)
 }

@@ -206,15 +206,8 @@ func TestProfileBesideTheManifest(t *testing.T) {
 // cut makes a slice of everything that the profile names.
 func cut(t *testing.T, r *client.Repository, p *profile.Profile) []byte {
 	t.Helper()
-	manifest, whitelist, certificate, err := r.Signed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := *p
-	with.Objects = append([]profile.Object{certificate}, p.Objects...)
 	var out bytes.Buffer
-	files := []slice.File{{Name: cvmfs.ManifestFile, Data: manifest}, {Name: cvmfs.WhitelistFile, Data: whitelist}}
-	if err := slice.Write(t.Context(), &out, &with, files, r.Stored, nil); err != nil {
+	if err := r.WriteSlice(t.Context(), &out, p, nil); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()

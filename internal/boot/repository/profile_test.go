@@ -11,7 +11,6 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/profile"
-	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/boot/repository"
 )
 
@@ -111,20 +110,15 @@ func cut(t *testing.T, s *stand, p *profile.Profile) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := client.Open(t.Context(), client.Options{Name: small, Servers: s.config.Servers, MasterKeys: keys, CacheDir: t.TempDir()})
+	r, err := client.Open(t.Context(), client.Options{
+		Name: small, Servers: s.config.Servers, MasterKeys: keys, CacheDir: t.TempDir(), Pin: client.Pin{Tag: s.config.Tag},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close() //nolint:errcheck // a cache that nobody needs
-	manifest, whitelist, certificate, err := r.Signed()
-	if err != nil {
-		t.Fatal(err)
-	}
-	with := *p
-	with.Objects = append([]profile.Object{certificate}, p.Objects...)
-	files := []slice.File{{Name: cvmfs.ManifestFile, Data: manifest}, {Name: cvmfs.WhitelistFile, Data: whitelist}}
 	var out bytes.Buffer
-	if err := slice.Write(t.Context(), &out, &with, files, r.Stored, nil); err != nil {
+	if err := r.WriteSlice(t.Context(), &out, p, nil); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
