@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/machine"
 )
 
 // The accelerations.
@@ -18,15 +19,15 @@ const (
 // kvmWorks says whether the daemon's KVM runs real kernels. libvirt offers KVM
 // where the device opens, which is no proof: hosts that are virtual machines
 // themselves may have one without virtualization in the processor, which gets
-// no further than the boot loader. Of another computer libvirt's word is all
-// there is.
-func (d *Driver) kvmWorks(e endpoint, caps capabilities) error {
-	if !caps.kvm {
-		return fail.New(fail.HostLacks, "KVM is not usable: libvirt at %s does not offer it", e.uri).
+// no further than the boot loader. Of another computer, and of processors that
+// do not tell, libvirt's word is all there is.
+func (d *Driver) kvmWorks(e endpoint, caps capabilities, arch string) error {
+	if !caps.virt[arch].kvm {
+		return fail.New(fail.HostLacks, "KVM is not usable: libvirt at %s does not offer it for %s", e.uri, arch).
 			Hint("switch virtualization on in the firmware, load kvm_intel or kvm_amd, and let libvirt's users open /dev/kvm").
 			Hint("or pass --accel tcg to run by emulation, several times slower")
 	}
-	if e.remote() {
+	if e.remote() || arch != machine.X86_64 {
 		return nil
 	}
 	return d.virtualizes()
@@ -54,21 +55,21 @@ func (d *Driver) virtualizes() error {
 }
 
 // choose is the acceleration of a new machine.
-func (d *Driver) choose(e endpoint, caps capabilities, asked string) (string, error) {
-	if !caps.emulates {
-		return "", fail.New(fail.HostLacks, "libvirt at %s has no QEMU for x86_64", e.uri).
-			Hint("install it there: package qemu-system-x86 on Debian and Ubuntu, qemu-kvm on Fedora and RHEL")
+func (d *Driver) choose(e endpoint, caps capabilities, s machine.Spec) (string, error) {
+	arch := archOf(s)
+	if err := caps.has(arch, e.uri); err != nil {
+		return "", err
 	}
-	switch asked {
+	switch s.Accel {
 	case accelKVM:
-		if !caps.kvm {
-			return "", d.kvmWorks(e, caps)
+		if !caps.virt[arch].kvm {
+			return "", d.kvmWorks(e, caps, arch)
 		}
 		return accelKVM, nil
 	case accelTCG:
 		return accelTCG, nil
 	}
-	if d.kvmWorks(e, caps) == nil {
+	if d.kvmWorks(e, caps, arch) == nil {
 		return accelKVM, nil
 	}
 	return accelTCG, nil

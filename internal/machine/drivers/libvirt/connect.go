@@ -227,15 +227,23 @@ func (d *Driver) dialLocal(ctx context.Context, e endpoint) (net.Conn, error) {
 // tools choose.
 var daemonPrograms = []string{"virtqemud", "libvirtd"}
 
-// daemonProgram finds a daemon; they are in a system folder that is not in
-// every user's PATH.
+// inPath finds a program; daemons are in a system folder that is not in every
+// user's PATH.
+func (d *Driver) inPath(name string) string {
+	for dir := range strings.SplitSeq(d.getenv("PATH")+":/usr/sbin:/usr/local/sbin:/sbin", ":") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); dir != "" && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}
+
+// daemonProgram finds a daemon.
 func (d *Driver) daemonProgram() (string, error) {
-	path := d.getenv("PATH") + ":/usr/sbin:/usr/local/sbin:/sbin"
 	for _, name := range daemonPrograms {
-		for dir := range strings.SplitSeq(path, ":") {
-			if info, err := os.Stat(filepath.Join(dir, name)); dir != "" && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				return filepath.Join(dir, name), nil
-			}
+		if path := d.inPath(name); path != "" {
+			return path, nil
 		}
 	}
 	return "", fail.New(fail.HostLacks, "libvirt is not installed here: neither %s", strings.Join(daemonPrograms, " nor ")).

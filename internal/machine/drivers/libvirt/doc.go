@@ -2,8 +2,7 @@
 // computer or of another one. It speaks the daemon's RPC: no virsh, no library
 // of libvirt's.
 //
-// It defines no networks and no storage pools, converts no images, and offers
-// no login by SASL.
+// It defines no networks and no storage pools, and offers no login by SASL.
 //
 // # Which daemon
 //
@@ -25,7 +24,8 @@
 // Where the daemon's QEMU runs under the caller's own uid (session daemons; root,
 // if QEMU does too), they are in the machine's folder:
 //
-//	disk.qcow2      the data disk
+//	disk.qcow2      the data disk; a disk image is converted into it
+//	disk-1.qcow2    the first further disk, and so on
 //	config.iso      the config drive
 //	console.log     what the guest wrote; .0 to .2 older parts, as virtlogd cuts it
 //	console.last    what it wrote the time before
@@ -33,7 +33,12 @@
 // Else, and on other computers, they are volumes of a storage pool (option
 // pool, "default"), named mica-ID-FILE: another user's QEMU could not reach a
 // folder in a home, and libvirt would give it files that other machines share.
-// The console log is a volume too, and read through libvirt.
+// The console log is a volume too, and so are its older parts from the beginning,
+// empty: libvirt would not see those that virtlogd makes. Disks of the user's are
+// used where they are; while the machine runs the system's daemon gives them to
+// the user that its QEMU is.
+//
+// The variables of UEFI are where libvirt keeps them, and go with the domain.
 //
 // # Networks
 //

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/xml"
 	"fmt"
@@ -22,7 +23,7 @@ const (
 	// nothing: it fills the bus from both ends.
 	netSlot = "0x10"
 
-	serialOfDisk = "mica-disk" // by which the guest knows its disk
+	serialOfDisk = "mica-disk" // by which the guest knows its disk; further ones are mica-disk-1 and on
 )
 
 // domainName is the domain's name: readable, and unlike any other user's.
@@ -47,25 +48,33 @@ func userNet(s machine.Spec) bool { return s.Network == "" || s.Network == machi
 // media are the paths of a machine's files, as its QEMU sees them.
 type media struct {
 	image, config, disk, log string
+	more                     []string // of Spec.Disks
+}
+
+// archOf is the architecture of the guest.
+func archOf(s machine.Spec) string { return cmp.Or(s.Arch, machine.X86_64) }
+
+// machineType is what libvirt calls the kind of computer.
+func machineType(s machine.Spec) string {
+	if archOf(s) == machine.ARM64 {
+		return "virt"
+	}
+	return "q35"
 }
 
 // domainXML describes the machine to libvirt.
 func domainXML(s machine.Spec, m media, o options, accel string) (string, error) {
 	d := &libvirtxml.Domain{
-		Type:     "qemu",
-		Name:     domainName(s),
-		UUID:     s.ID,
-		Title:    title(s),
-		Metadata: &libvirtxml.DomainMetadata{XML: mark(s)},
-		Memory:   &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
-		VCPU:     &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
-		OS:       &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"}},
-		Features: &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
-		// The best processor there is. Five-level paging only slows emulation.
-		CPU: &libvirtxml.DomainCPU{
-			Mode: "maximum", Check: "none",
-			Features: []libvirtxml.DomainCPUFeature{{Policy: "disable", Name: "la57"}},
-		},
+		Type:       "qemu",
+		Name:       domainName(s),
+		UUID:       s.ID,
+		Title:      title(s),
+		Metadata:   &libvirtxml.DomainMetadata{XML: mark(s)},
+		Memory:     &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
+		VCPU:       &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
+		OS:         system(s),
+		Features:   &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}},
+		CPU:        processor(s, accel),
 		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
 		OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "preserve",
 		Devices: &libvirtxml.DomainDeviceList{
@@ -82,15 +91,12 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 		},
 	}
 	if accel == accelKVM {
-		d.Type, d.CPU = "kvm", &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none"}
+		d.Type = "kvm"
 	}
-	if o.firmware == firmwareUEFI {
-		// Left alone, libvirt takes the build with Secure Boot, which says nothing
-		// when it refuses a loader.
-		d.OS.Firmware = "efi"
-		d.OS.FirmwareInfo = &libvirtxml.DomainOSFirmwareInfo{Features: []libvirtxml.DomainOSFirmwareFeature{
-			{Enabled: "no", Name: "secure-boot"}, {Enabled: "no", Name: "enrolled-keys"},
-		}}
+	if archOf(s) == machine.ARM64 {
+		arm(d, s)
+	} else {
+		d.Features.APIC = &libvirtxml.DomainFeatureAPIC{}
 	}
 	if userNet(s) {
 		d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{Args: []libvirtxml.DomainQEMUCommandlineArg{
@@ -120,12 +126,7 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 			}}
 		}
 	}
-	if o.shares == sharesVirtio && len(s.Shares) > 0 {
-		d.MemoryBacking = &libvirtxml.DomainMemoryBacking{
-			MemorySource: &libvirtxml.DomainMemorySource{Type: "memfd"},
-			MemoryAccess: &libvirtxml.DomainMemoryAccess{Mode: "shared"},
-		}
-	}
+	d.MemoryBacking = memoryBacking(s, o)
 	if s.ExecutionCap > 0 && s.ExecutionCap < 100 {
 		const period = 100000 // microseconds
 		d.CPUTune = &libvirtxml.DomainCPUTune{
@@ -136,31 +137,109 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 	return d.Marshal()
 }
 
+func system(s machine.Spec) *libvirtxml.DomainOS {
+	o := &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: archOf(s), Machine: machineType(s), Type: "hvm"}}
+	if s.Firmware == machine.UEFI {
+		// Left alone, libvirt takes the build with Secure Boot, which says nothing
+		// when it refuses a loader.
+		o.Firmware = "efi"
+		o.FirmwareInfo = &libvirtxml.DomainOSFirmwareInfo{Features: []libvirtxml.DomainOSFirmwareFeature{
+			{Enabled: "no", Name: "secure-boot"}, {Enabled: "no", Name: "enrolled-keys"},
+		}}
+	}
+	return o
+}
+
+// processor is the best one there is, but for what only slows emulation:
+// five-level paging of x86, and the signed pointers of newer ARM.
+func processor(s machine.Spec, accel string) *libvirtxml.DomainCPU {
+	switch {
+	case accel == accelKVM:
+		return &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none"}
+	case archOf(s) == machine.ARM64:
+		return &libvirtxml.DomainCPU{Mode: "custom", Match: "exact", Check: "none", Model: &libvirtxml.DomainCPUModel{Value: "cortex-a72"}}
+	}
+	return &libvirtxml.DomainCPU{
+		Mode: "maximum", Check: "none",
+		Features: []libvirtxml.DomainCPUFeature{{Policy: "disable", Name: "la57"}},
+	}
+}
+
+// arm gives the domain what the machine type virt has not, or has of another kind.
+func arm(d *libvirtxml.Domain, s machine.Spec) {
+	const gic2 = 8 // processors that the interrupt controller of version 2 can serve
+	if s.CPUs > gic2 {
+		d.Features.GIC = &libvirtxml.DomainFeatureGIC{Version: "3"}
+	}
+	first := uint(0)
+	d.Devices.Videos[0].Model = libvirtxml.DomainVideoModel{Type: "virtio"}
+	d.Devices.Controllers = []libvirtxml.DomainController{{Type: "usb", Model: "none"}, {Type: "scsi", Index: &first, Model: "virtio-scsi"}}
+	if s.Display == machine.DisplayVNC { // there is no other keyboard
+		d.Devices.Controllers[0].Model = "qemu-xhci"
+		d.Devices.Inputs = []libvirtxml.DomainInput{{Type: "keyboard", Bus: "usb"}, {Type: "tablet", Bus: "usb"}}
+	}
+}
+
+func memoryBacking(s machine.Spec, o options) *libvirtxml.DomainMemoryBacking {
+	if o.shares != sharesVirtio || len(s.Shares) == 0 {
+		return nil
+	}
+	return &libvirtxml.DomainMemoryBacking{
+		MemorySource: &libvirtxml.DomainMemorySource{Type: "memfd"},
+		MemoryAccess: &libvirtxml.DomainMemoryAccess{Mode: "shared"},
+	}
+}
+
+// disks are the disks and drives: the boot image, where it is no disk image,
+// which the data disk then has the content of; the medium with the context; the
+// data disk; the further ones.
 func disks(s machine.Spec, m media) []libvirtxml.DomainDisk {
 	file := func(path string) *libvirtxml.DomainDiskSource {
 		return &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: path}}
 	}
 	cdrom := func(path, target string) libvirtxml.DomainDisk {
+		bus := "sata"
+		if archOf(s) == machine.ARM64 { // whose computers have none
+			bus = "scsi"
+		}
 		return libvirtxml.DomainDisk{
 			Device: "cdrom", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"}, Source: file(path),
-			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: "sata"}, ReadOnly: &libvirtxml.DomainDiskReadOnly{},
+			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: bus}, ReadOnly: &libvirtxml.DomainDiskReadOnly{},
 		}
 	}
-	disk := func(path, format, target string) libvirtxml.DomainDisk {
+	// What clouds and KVM run may have no drivers but virtio's; what VMware,
+	// VirtualBox and Hyper-V ran may have none of these.
+	bus, prefix, second := "virtio", "vd", 'b'
+	switch s.Image.Format {
+	case "", "raw", formatQcow2:
+	default:
+		if archOf(s) == machine.X86_64 {
+			bus, prefix, second = "sata", "sd", 'c' // sdb is the medium with the context
+		}
+	}
+	disk := func(path, format, target, serial string) libvirtxml.DomainDisk {
 		return libvirtxml.DomainDisk{
 			Device: "disk", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: format, Discard: "unmap"}, Source: file(path),
-			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: "virtio"},
+			Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: bus}, Serial: serial,
 		}
 	}
-	data := disk(m.disk, "qcow2", "vda")
-	data.Serial = serialOfDisk
-	data.Boot = &libvirtxml.DomainDeviceBoot{Order: 2}
-	image := cdrom(m.image, "sda")
-	if s.Image.Format != "" {
-		image = disk(m.image, s.Image.Format, "vdb")
+	var all []libvirtxml.DomainDisk
+	order := uint(0)
+	boots := func(d libvirtxml.DomainDisk) {
+		order++
+		d.Boot = &libvirtxml.DomainDeviceBoot{Order: order}
+		all = append(all, d)
 	}
-	image.Boot = &libvirtxml.DomainDeviceBoot{Order: 1}
-	return []libvirtxml.DomainDisk{image, cdrom(m.config, "sdb"), data}
+	if s.Image.Format == "" {
+		boots(cdrom(m.image, "sda"))
+	}
+	all = append(all, cdrom(m.config, "sdb"))
+	boots(disk(m.disk, formatQcow2, prefix+"a", serialOfDisk))
+	for n, d := range s.Disks {
+		target := prefix + string(second+rune(n)) // there are fewer than letters
+		all = append(all, disk(m.more[n], cmp.Or(d.Format, formatQcow2), target, fmt.Sprintf("%s-%d", serialOfDisk, n+1)))
+	}
+	return all
 }
 
 func serial(log string) libvirtxml.DomainSerial {

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"context"
 	"os"
 
 	"github.com/micavm/mica/internal/machine"
@@ -19,7 +20,6 @@ var (
 	SSHArgs       = sshArgs
 	ReadSnapshots = readSnapshots
 	GrowDisk      = growDisk
-	Changed       = changed
 	MAC           = mac
 )
 
@@ -49,9 +49,19 @@ func OptionsOf(d machine.Driver, s machine.Spec, m Media, accel string) (string,
 // Reached makes the driver call do at each step.
 func Reached(d machine.Driver, do func(step string)) { d.(*Driver).reached = do }
 
+// Changed is the XML of a domain after a change of its machine.
+func Changed(d machine.Driver, doc string, from, to machine.Spec, m Media) (string, error) {
+	o, err := d.(*Driver).options(to)
+	if err != nil {
+		return "", err
+	}
+	return changed(doc, from, to, m, o)
+}
+
 // AllMedia are the media of a machine in a folder.
-func AllMedia(dir string) Media {
-	return Media{image: dir + "/image.iso", config: dir + "/config.iso", disk: dir + "/disk.qcow2", log: dir + "/console.log"}
+func AllMedia(s machine.Spec) Media {
+	m, _ := folder{}.media(context.Background(), s)
+	return m
 }
 
 // KVM says whether KVM is used where libvirt offers it or not, and the
@@ -59,13 +69,15 @@ func AllMedia(dir string) Media {
 func KVM(d machine.Driver, offered bool, cpuinfo string) error {
 	one := d.(*Driver)
 	one.cpuinfo = cpuinfo
-	return one.kvmWorks(endpoint{transport: transportUnix, uri: systemURI}, capabilities{emulates: true, kvm: offered})
+	caps := capabilities{virt: map[string]virt{machine.X86_64: {emulated: true, kvm: offered}}}
+	return one.kvmWorks(endpoint{transport: transportUnix, uri: systemURI}, caps, machine.X86_64)
 }
 
-// QEMUUser is whom QEMU runs as, by libvirt's capabilities.
-func QEMUUser(doc string) (uid int, emulates, kvm bool, err error) {
+// QEMUUser is whom QEMU runs as, by libvirt's capabilities, and how guests of
+// an architecture run.
+func QEMUUser(doc, arch string) (uid int, emulates, kvm bool, err error) {
 	caps, err := readCapabilities(doc)
-	return caps.qemuUID, caps.emulates, caps.kvm, err
+	return caps.qemuUID, caps.virt[arch].emulated, caps.virt[arch].kvm, err
 }
 
 // Real makes a driver for this process's environment.

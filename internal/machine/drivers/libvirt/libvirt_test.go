@@ -45,14 +45,20 @@ func TestDomainXML(t *testing.T) {
 			s.Display, s.Clipboard, s.ExecutionCap = "vnc", true, 40
 			s.Shares = []machine.Share{{Name: "data", Path: "/data"}, {Name: "ro", Path: "/ro", ReadOnly: true}}
 			s.Image.Format = "vmdk"
-			s.Options = map[string]string{"firmware": "uefi", "shares": "virtiofs"}
+			s.Firmware, s.Options = machine.UEFI, map[string]string{"shares": "virtiofs"}
+			s.Disks = []machine.Disk{{MiB: 1024}, {Path: "/data/theirs & ours.vdi", Format: "vdi"}}
+		}},
+		"disk-image": {"tcg", func(s *machine.Spec) { s.Image.Format = "qcow2" }},
+		"aarch64": {"tcg", func(s *machine.Spec) {
+			s.Arch, s.Firmware, s.CPUs, s.Display = machine.ARM64, machine.UEFI, 12, machine.DisplayVNC
+			s.Disks = []machine.Disk{{MiB: 1024}}
 		}},
 		"9p": {"tcg", func(s *machine.Spec) { s.Shares = []machine.Share{{Name: "data", Path: "/data"}} }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := plain()
 			tc.change(&s)
-			got, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s.Dir), tc.accel)
+			got, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s), tc.accel)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -73,10 +79,25 @@ func TestDomainXML(t *testing.T) {
 	}
 }
 
+// TestSchema asks libvirt's own schema about the golden files.
+func TestSchema(t *testing.T) {
+	tier.Full(t)
+	tier.Tool(t, "xmllint")
+	validate := tier.Tool(t, "virt-xml-validate")
+	all, err := filepath.Glob("testdata/*.xml")
+	if err != nil || len(all) == 0 {
+		t.Fatalf("golden files %q, %v", all, err)
+	}
+	for _, path := range all {
+		if out, err := exec.CommandContext(t.Context(), validate, path, "domain").CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", path, err, out)
+		}
+	}
+}
+
 func TestOptionsRefused(t *testing.T) {
 	for name, change := range map[string]func(*machine.Spec){
 		"unknown option": func(s *machine.Spec) { s.Options = map[string]string{"colour": "red"} },
-		"firmware":       func(s *machine.Spec) { s.Options = map[string]string{"firmware": "coreboot"} },
 		"shares":         func(s *machine.Spec) { s.Options = map[string]string{"shares": "nfs"} },
 		"window":         func(s *machine.Spec) { s.Display = machine.DisplayGUI },
 		"clipboard":      func(s *machine.Spec) { s.Clipboard = true },
@@ -93,7 +114,7 @@ func TestOptionsRefused(t *testing.T) {
 
 func TestWithForwards(t *testing.T) {
 	s := plain()
-	doc, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s.Dir), "tcg")
+	doc, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s), "tcg")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +139,7 @@ func TestWithForwards(t *testing.T) {
 // TestChanged sees that a change keeps what somebody else has changed.
 func TestChanged(t *testing.T) {
 	s := plain()
-	doc, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s.Dir), "tcg")
+	doc, err := libvirt.OptionsOf(libvirt.New(machine.Env{}), s, libvirt.AllMedia(s), "tcg")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +147,7 @@ func TestChanged(t *testing.T) {
 	doc = strings.Replace(doc, "<devices>", "<devices>"+theirs, 1)
 	to := s
 	to.Name, to.MemoryMiB, to.CPUs, to.Dir = "other", 512, 4, "/moved"
-	got, err := libvirt.Changed(doc, to, libvirt.AllMedia(to.Dir))
+	got, err := libvirt.Changed(libvirt.New(machine.Env{}), doc, s, to, libvirt.AllMedia(to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +164,7 @@ func TestChanged(t *testing.T) {
 		t.Errorf("the changed XML has old paths:\n%s", got)
 	}
 	foreign := strings.Replace(doc, "github.com/micavm", "example.org", 1)
-	if _, err := libvirt.Changed(foreign, to, libvirt.AllMedia(to.Dir)); !fail.Is(err, fail.Conflict) {
+	if _, err := libvirt.Changed(libvirt.New(machine.Env{}), foreign, s, to, libvirt.AllMedia(to)); !fail.Is(err, fail.Conflict) {
 		t.Errorf("Changed of a domain without the mark = %v, want class Conflict", err)
 	}
 }
@@ -394,14 +415,14 @@ func TestCapabilities(t *testing.T) {
 		<secmodel><model>dac</model><doi>0</doi><baselabel type='kvm'>+64055:+64055</baselabel></secmodel></host>
 		<guest><os_type>hvm</os_type><arch name='i686'><domain type='kvm'/></arch></guest>
 		<guest><os_type>hvm</os_type><arch name='x86_64'><domain type='qemu'/></arch></guest></capabilities>`
-	uid, emulates, kvm, err := libvirt.QEMUUser(doc)
+	uid, emulates, kvm, err := libvirt.QEMUUser(doc, "x86_64")
 	if uid != 64055 || !emulates || kvm || err != nil {
 		t.Errorf("capabilities: uid %d, emulates %t, kvm %t, %v; want 64055, true, false", uid, emulates, kvm, err)
 	}
-	if uid, _, _, err = libvirt.QEMUUser("<capabilities/>"); uid != -1 || err != nil {
+	if uid, _, _, err = libvirt.QEMUUser("<capabilities/>", "x86_64"); uid != -1 || err != nil {
 		t.Errorf("empty capabilities: uid %d, %v; want -1", uid, err)
 	}
-	if _, _, _, err = libvirt.QEMUUser("<"); err == nil {
+	if _, _, _, err = libvirt.QEMUUser("<", "x86_64"); err == nil {
 		t.Error("broken capabilities: want an error")
 	}
 }

@@ -151,15 +151,12 @@ func parseURI(text string, uid int) (endpoint, error) {
 
 // options are the machine's own settings for this driver.
 type options struct {
-	uri      string
-	pool     string // empty: the driver chooses
-	firmware string // bios or uefi
-	shares   string // 9p or virtiofs
+	uri    string
+	pool   string // empty: the driver chooses
+	shares string // 9p or virtiofs
 }
 
 const (
-	firmwareBIOS = "bios"
-	firmwareUEFI = "uefi"
 	shares9P     = "9p"
 	sharesVirtio = "virtiofs"
 )
@@ -167,15 +164,14 @@ const (
 // optionHelp says what each option is for.
 func optionHelp() map[string]string {
 	return map[string]string{
-		"firmware": "bios (the default) or uefi",
-		"pool":     "the storage pool its files are in; else the machine's folder where QEMU can use it, or " + defaultPool,
-		"shares":   "how folders are shared: 9p (the default), or virtiofs, which is faster and rules out saved memory",
-		"uri":      "the daemon; else MICA_LIBVIRT_URI or LIBVIRT_DEFAULT_URI",
+		"pool":   "the storage pool its files are in; else the machine's folder where QEMU can use it, or " + defaultPool,
+		"shares": "how folders are shared: 9p (the default), or virtiofs, which is faster and rules out saved memory",
+		"uri":    "the daemon; else MICA_LIBVIRT_URI or LIBVIRT_DEFAULT_URI",
 	}
 }
 
 func (d *Driver) options(s machine.Spec) (options, error) {
-	o := options{uri: d.uri, firmware: firmwareBIOS, shares: shares9P}
+	o := options{uri: d.uri, shares: shares9P}
 	oneOf := func(key, value string, known ...string) error {
 		for _, k := range known {
 			if value == k {
@@ -191,9 +187,6 @@ func (d *Driver) options(s machine.Spec) (options, error) {
 			o.uri = value
 		case "pool":
 			o.pool = value
-		case "firmware":
-			o.firmware = value
-			err = oneOf(key, value, firmwareBIOS, firmwareUEFI)
 		case "shares":
 			o.shares = value
 			err = oneOf(key, value, shares9P, sharesVirtio)

@@ -2,11 +2,13 @@ package libvirt
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	rpc "github.com/digitalocean/go-libvirt"
@@ -14,13 +16,15 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/qemuimg"
 )
 
 // pool keeps a machine's files as volumes of a storage pool.
 type pool struct {
-	c    *conn
-	name string
-	id   string // the machine's
+	c      *conn
+	name   string
+	id     string // the machine's
+	images qemuimg.Tool
 }
 
 // The names of volumes begin with the machine's id, and end as the files do.
@@ -76,11 +80,15 @@ func (p *pool) path(ctx context.Context, in rpc.StoragePool, name string) (rpc.S
 	return vol, path, err
 }
 
-func (p *pool) imageName(s machine.Spec) string {
-	if s.Image.Format != "" {
-		return "image." + s.Image.Format
+const imageName = "image.iso"
+
+// need is path where there has to be a volume.
+func (p *pool) need(ctx context.Context, in rpc.StoragePool, name string) (rpc.StorageVol, string, error) {
+	vol, path, err := p.path(ctx, in, name)
+	if err == nil && path == "" {
+		err = fail.New(fail.NotFound, "volume %q of storage pool %q is gone", p.volume(name), p.name)
 	}
-	return "image.iso"
+	return vol, path, err
 }
 
 // create makes a volume, empty or a copy of another; one that is there is
@@ -128,97 +136,152 @@ func (p *pool) upload(ctx context.Context, vol rpc.StorageVol, r io.Reader, size
 	return err
 }
 
+// maker makes the volumes of one machine.
+type maker struct {
+	*pool
+	in   rpc.StoragePool
+	made taker
+}
+
+// add makes a volume, empty or a copy.
+func (m maker) add(ctx context.Context, name, format string, size int64, from *rpc.StorageVol) (rpc.StorageVol, string, error) {
+	vol, path, err := m.create(ctx, m.in, name, format, uint64(size), from)
+	if err == nil {
+		m.made("volume "+vol.Name, func(ctx context.Context) error { return m.delete(ctx, vol) })
+	}
+	return vol, path, err
+}
+
+// addFile makes a volume of a file: of that format, with a disk of size bytes;
+// raw ones are as large as the file is.
+func (m maker) addFile(ctx context.Context, name, format string, size int64, file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if size == 0 {
+		size = info.Size()
+	}
+	vol, path, err := m.add(ctx, name, format, size, nil)
+	if err != nil {
+		return "", err
+	}
+	return path, m.upload(ctx, vol, f, info.Size())
+}
+
 func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error) {
 	var m media
 	in, err := p.open(ctx)
 	if err != nil {
 		return m, err
 	}
-	add := func(name, format string, size int64) (vol rpc.StorageVol, path string, err error) {
-		if vol, path, err = p.create(ctx, in, name, format, uint64(size), nil); err == nil {
-			made("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
+	volumes := maker{p, in, made}
+	if s.Image.Format == "" {
+		if m.image, err = volumes.addFile(ctx, imageName, "raw", 0, s.ImagePath()); err != nil {
+			return m, fmt.Errorf("boot image: %w", err)
 		}
-		return vol, path, err
 	}
-	// clone is add with the content of the other machine's volume.
-	clone := func(name, format string, size int64) (path string, err error) {
-		other := &pool{c: p.c, name: p.name, id: from.ID}
-		origin, there, err := other.path(ctx, in, name)
-		if err == nil && there == "" {
-			err = fail.New(fail.NotFound, "volume %q of storage pool %q is gone", other.volume(name), p.name)
-		}
-		if err != nil {
-			return "", err
-		}
-		vol, path, err := p.create(ctx, in, name, format, uint64(size), &origin)
-		if err == nil {
-			made("volume "+vol.Name, func(ctx context.Context) error { return p.delete(ctx, vol) })
-		}
-		return path, err
-	}
-	if from != nil && s.Image.Format != "" {
-		// Its format is the volume's, so that libvirt copies it as what it is.
-		if m.image, err = clone(p.imageName(s), "raw", 0); err != nil {
-			return m, err
-		}
-	} else if m.image, err = p.addImage(ctx, s, add); err != nil {
+	drive, err := configDrive(ctx, s)
+	if err != nil {
 		return m, err
 	}
-	var drive bytes.Buffer
-	if err := configDrive(ctx, &drive, s); err != nil {
-		return m, err
-	}
-	vol, path, err := add(configName, "raw", int64(drive.Len()))
+	vol, path, err := volumes.add(ctx, configName, "raw", int64(len(drive)), nil)
 	if err != nil {
 		return m, err
 	}
 	m.config = path
-	if err := p.upload(ctx, vol, &drive, int64(drive.Len())); err != nil {
+	if err := p.upload(ctx, vol, bytes.NewReader(drive), int64(len(drive))); err != nil {
 		return m, err
 	}
-	if from != nil {
-		m.disk, err = clone(diskName, "qcow2", s.DiskMiB*mebi)
-	} else {
-		_, m.disk, err = add(diskName, "qcow2", s.DiskMiB*mebi)
-	}
+	paths, err := volumes.disks(ctx, s, from)
 	if err != nil {
 		return m, err
 	}
-	_, m.log, err = add(logName, "raw", 0)
+	m.disk = paths[diskName]
+	for n, disk := range s.Disks {
+		m.more = append(m.more, cmp.Or(disk.Path, paths[moreName(n)]))
+	}
+	for _, end := range rotated {
+		if _, _, err := volumes.add(ctx, logName+end, "raw", 0, nil); err != nil {
+			return m, err
+		}
+	}
+	_, m.log, err = volumes.add(ctx, logName, "raw", 0, nil)
 	return m, err
 }
 
-// addImage uploads the boot image.
-func (p *pool) addImage(ctx context.Context, s machine.Spec, add func(string, string, int64) (rpc.StorageVol, string, error)) (string, error) {
-	image, err := os.Open(s.ImagePath())
-	if err != nil {
-		return "", fmt.Errorf("opening boot image: %w", err)
+// disks makes the machine's disks, and returns their paths by name.
+func (m maker) disks(ctx context.Context, s machine.Spec, from *origin) (map[string]string, error) {
+	paths := map[string]string{}
+	var err error
+	if from != nil {
+		pairs, err := copies(from.spec, s)
+		if err != nil {
+			return nil, err
+		}
+		other := &pool{c: m.c, name: m.name, id: from.ID}
+		for _, pair := range pairs {
+			origin, _, err := other.need(ctx, m.in, pair[0])
+			if err != nil {
+				return nil, err
+			}
+			var size uint64
+			err = m.c.ask(ctx, "looking at volume "+origin.Name, func() (err error) {
+				_, size, _, err = m.c.StorageVolGetInfo(origin)
+				return err
+			})
+			if err != nil {
+				return nil, err
+			}
+			if _, paths[pair[1]], err = m.add(ctx, pair[1], formatQcow2, int64(size), &origin); err != nil {
+				return nil, err
+			}
+		}
+		return paths, nil
 	}
-	defer image.Close()
-	info, err := image.Stat()
-	if err != nil {
-		return "", fmt.Errorf("opening boot image: %w", err)
+	for _, n := range own(s) {
+		if _, paths[moreName(n)], err = m.add(ctx, moreName(n), formatQcow2, s.Disks[n].MiB*mebi, nil); err != nil {
+			return nil, err
+		}
 	}
-	// What a volume of an image holds is not for libvirt to look into: raw.
-	vol, path, err := add(p.imageName(s), "raw", info.Size())
-	if err != nil {
-		return "", err
+	if s.Image.Format == "" {
+		_, paths[diskName], err = m.add(ctx, diskName, formatQcow2, s.DiskMiB*mebi, nil)
+		return paths, err
 	}
-	return path, p.upload(ctx, vol, image, info.Size())
+	staged := s.Path(stagedName)
+	m.made("staged disk", func(context.Context) error { return gone(os.Remove(staged)) })
+	if err := copyImage(ctx, m.images, s, staged); err != nil {
+		return nil, err
+	}
+	if paths[diskName], err = m.addFile(ctx, diskName, formatQcow2, s.DiskMiB*mebi, staged); err != nil {
+		return nil, err
+	}
+	return paths, os.Remove(staged)
 }
 
 func (p *pool) media(ctx context.Context, s machine.Spec) (media, error) {
-	var m media
+	m := media{more: make([]string, len(s.Disks))}
 	in, err := p.open(ctx)
 	if err != nil {
 		return m, err
 	}
-	for name, path := range map[string]*string{p.imageName(s): &m.image, configName: &m.config, diskName: &m.disk, logName: &m.log} {
-		if _, *path, err = p.path(ctx, in, name); err != nil {
-			return m, err
+	paths := map[string]*string{configName: &m.config, diskName: &m.disk, logName: &m.log}
+	if s.Image.Format == "" {
+		paths[imageName] = &m.image
+	}
+	for n, disk := range s.Disks {
+		if m.more[n] = disk.Path; disk.Path == "" {
+			paths[moreName(n)] = &m.more[n]
 		}
-		if *path == "" {
-			return m, fail.New(fail.NotFound, "volume %q of storage pool %q is gone", p.volume(name), p.name)
+	}
+	for name, path := range paths {
+		if _, *path, err = p.need(ctx, in, name); err != nil {
+			return m, err
 		}
 	}
 	return m, nil
@@ -247,11 +310,14 @@ func (p *pool) remove(ctx context.Context, s machine.Spec) error {
 	if rerr != nil && ctx.Err() != nil {
 		return rerr
 	}
-	names := []string{p.imageName(s), configName, diskName, logName}
+	names := []string{imageName, configName, diskName, logName}
 	for _, end := range rotated {
 		names = append(names, logName+end)
 	}
-	var errs []error
+	for _, n := range own(s) {
+		names = append(names, moreName(n))
+	}
+	errs := []error{gone(os.Remove(s.Path(stagedName)))}
 	for _, name := range names {
 		vol, path, err := p.path(ctx, in, name)
 		if err == nil && path != "" {
@@ -262,22 +328,47 @@ func (p *pool) remove(ctx context.Context, s machine.Spec) error {
 	return errors.Join(errs...)
 }
 
+// freshLog leaves alone what is empty.
 func (p *pool) freshLog(ctx context.Context, _ machine.Spec) error {
 	in, err := p.open(ctx)
 	if err != nil {
 		return err
 	}
-	vol, path, err := p.path(ctx, in, logName)
-	if err != nil {
-		return err
-	}
-	if path != "" {
-		if err := p.delete(ctx, vol); err != nil {
+	for _, end := range append([]string{""}, rotated...) {
+		vol, size, err := p.size(ctx, in, logName+end)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			continue
+		}
+		if size > 0 {
+			if err := p.delete(ctx, vol); err != nil {
+				return err
+			}
+		}
+		if _, _, err = p.create(ctx, in, logName+end, "raw", 0, nil); err != nil {
 			return err
 		}
 	}
-	_, _, err = p.create(ctx, in, logName, "raw", 0, nil)
-	return err
+	return nil
+}
+
+// size is how large the volume is, -1 where there is none.
+func (p *pool) size(ctx context.Context, in rpc.StoragePool, name string) (rpc.StorageVol, int64, error) {
+	var vol rpc.StorageVol
+	var size uint64
+	err := p.c.ask(ctx, "looking at volume "+p.volume(name), func() (err error) {
+		if vol, err = p.c.StorageVolLookupByName(in, p.volume(name)); err != nil {
+			return err
+		}
+		_, size, _, err = p.c.StorageVolGetInfo(vol)
+		return err
+	})
+	if is(err, rpc.ErrNoStorageVol) {
+		return vol, -1, nil
+	}
+	return vol, int64(size), err
 }
 
 func (p *pool) grow(ctx context.Context, _ machine.Spec, bytes int64) error {
@@ -285,10 +376,7 @@ func (p *pool) grow(ctx context.Context, _ machine.Spec, bytes int64) error {
 	if err != nil {
 		return err
 	}
-	vol, path, err := p.path(ctx, in, diskName)
-	if err == nil && path == "" {
-		err = fail.New(fail.NotFound, "volume %q of storage pool %q is gone", p.volume(diskName), p.name)
-	}
+	vol, _, err := p.need(ctx, in, diskName)
 	if err != nil {
 		return err
 	}
@@ -301,29 +389,81 @@ func (p *pool) grow(ctx context.Context, _ machine.Spec, bytes int64) error {
 	})
 }
 
+// log reads the parts of the log as one. Volumes for the older ones are there
+// from the beginning, empty: virtlogd's files would else be unknown to libvirt.
 func (p *pool) log(ctx context.Context, _ machine.Spec, offset int64) ([]byte, error) {
 	in, err := p.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	vol, path, err := p.path(ctx, in, logName)
-	if err != nil || path == "" {
+	type part struct {
+		vol  rpc.StorageVol
+		size int64
+	}
+	var parts []part // the newest first
+	for _, end := range []string{"", ".0", ".1", ".2"} {
+		vol, size, err := p.size(ctx, in, logName+end)
+		if err != nil {
+			return nil, err
+		}
+		if end != "" && size <= 0 { // nor are there older ones
+			break
+		}
+		parts = append(parts, part{vol, max(size, 0)})
+	}
+	var b bytes.Buffer
+	for _, part := range slices.Backward(parts) {
+		if length := min(part.size-offset, int64(maxLog-b.Len())); length > 0 {
+			if err := p.download(ctx, part.vol, &b, offset, length); err != nil {
+				return nil, err
+			}
+		}
+		offset = max(0, offset-part.size)
+	}
+	return b.Bytes(), nil
+}
+
+func (p *pool) download(ctx context.Context, vol rpc.StorageVol, w io.Writer, offset, length int64) error {
+	return p.c.ask(ctx, "reading volume "+vol.Name, func() error {
+		return p.c.StorageVolDownload(vol, w, uint64(offset), uint64(length), 0)
+	})
+}
+
+func (p *pool) config(ctx context.Context, _ machine.Spec) ([]byte, error) {
+	in, err := p.open(ctx)
+	if err != nil {
 		return nil, err
 	}
-	var size uint64
-	err = p.c.ask(ctx, "looking at the console log", func() (err error) {
-		_, size, _, err = p.c.StorageVolGetInfo(vol)
-		return err
-	})
-	if err != nil || offset >= int64(size) {
+	vol, size, err := p.size(ctx, in, configName)
+	if err != nil || size <= 0 {
 		return nil, err
 	}
 	var b bytes.Buffer
-	length := min(int64(size)-offset, maxLog)
-	err = p.c.ask(ctx, "reading the console log", func() error {
-		return p.c.StorageVolDownload(vol, &b, uint64(offset), uint64(length), 0)
-	})
+	err = p.download(ctx, vol, &b, 0, size)
 	return b.Bytes(), err
+}
+
+// setConfig writes over what is there. What is left of a longer one does not
+// matter: the medium says how long it is.
+func (p *pool) setConfig(ctx context.Context, _ machine.Spec, data []byte) error {
+	in, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	vol, size, err := p.size(ctx, in, configName)
+	if err == nil && size < 0 {
+		_, _, err = p.need(ctx, in, configName)
+	}
+	if err != nil {
+		return err
+	}
+	if size < int64(len(data)) {
+		err := p.c.ask(ctx, "growing volume "+vol.Name, func() error { return p.c.StorageVolResize(vol, uint64(len(data)), 0) })
+		if err != nil {
+			return err
+		}
+	}
+	return p.upload(ctx, vol, bytes.NewReader(data), int64(len(data)))
 }
 
 func (p *pool) used(ctx context.Context, _ machine.Spec) (uint64, error) {
@@ -331,8 +471,8 @@ func (p *pool) used(ctx context.Context, _ machine.Spec) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	vol, path, err := p.path(ctx, in, diskName)
-	if err != nil || path == "" {
+	vol, _, err := p.need(ctx, in, diskName)
+	if err != nil {
 		return 0, err
 	}
 	var allocated uint64

@@ -121,7 +121,7 @@ func (d *Driver) Log(ctx context.Context, i machine.Instance, offset int64) ([]b
 		return nil, err
 	}
 	defer c.close()
-	return storeOf(c, p).log(ctx, i.Spec, offset)
+	return d.storeOf(c, p).log(ctx, i.Spec, offset)
 }
 
 // Describe implements machine.Describer.
@@ -144,7 +144,7 @@ func (d *Driver) Describe(ctx context.Context, i machine.Instance) (map[string]s
 	if l.Type == "kvm" {
 		facts["accel"] = accelKVM
 	}
-	if n, err := storeOf(c, p).used(ctx, i.Spec); err == nil {
+	if n, err := d.storeOf(c, p).used(ctx, i.Spec); err == nil {
 		facts["disk_used_bytes"] = strconv.FormatUint(n, 10)
 	}
 	var number, reason int32
@@ -231,7 +231,7 @@ func (c *conn) address(ctx context.Context, dom rpc.Domain) (string, error) {
 // SetForwards implements machine.Forwarder. A machine that is off gets them
 // when it starts.
 func (d *Driver) SetForwards(ctx context.Context, i machine.Instance, forwards []machine.Forward) error {
-	c, _, dom, err := d.need(ctx, i)
+	c, _, dom, state, err := d.needState(ctx, i)
 	if err != nil {
 		return err
 	}
@@ -239,9 +239,8 @@ func (d *Driver) SetForwards(ctx context.Context, i machine.Instance, forwards [
 	if !userNet(i.Spec) {
 		return fail.New(fail.Usage, "%q is on the network %q of libvirt's, which forwards no ports", i.Spec.Name, i.Spec.Network)
 	}
-	state, err := c.state(ctx, dom)
-	if err != nil || !state.Live() {
-		return err
+	if !state.Live() {
+		return nil
 	}
 	before := i.Spec.Forwards
 	var done []func() error

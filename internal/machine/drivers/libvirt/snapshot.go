@@ -39,7 +39,7 @@ func (c *conn) needSnapshot(ctx context.Context, dom rpc.Domain, s machine.Spec,
 
 // Snapshot implements machine.Snapshotter: inside the qcow2 disk.
 func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) error {
-	c, _, dom, err := d.need(ctx, i)
+	c, _, dom, state, err := d.needState(ctx, i)
 	if err != nil {
 		return err
 	}
@@ -48,10 +48,6 @@ func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) 
 		return err
 	} else if there {
 		return fail.New(fail.Conflict, "%q has a snapshot %q already", i.Spec.Name, name)
-	}
-	state, err := c.state(ctx, dom)
-	if err != nil {
-		return err
 	}
 	if state == machine.Saved {
 		return fail.New(fail.Conflict, "%q is saved, and a snapshot would lack its memory", i.Spec.Name).
@@ -65,10 +61,15 @@ func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) 
 		_, err := c.DomainSnapshotCreateXML(dom, doc, 0)
 		return err
 	})
-	if err != nil && strings.Contains(err.Error(), "unsupported for storage type") {
-		return fail.New(fail.Conflict, "%w", err).Hint("only machines whose disks are all qcow2 have snapshots; convert the image and make the machine anew")
+	if err == nil {
+		return nil
 	}
-	if err != nil && strings.Contains(err.Error(), "igration is disabled") {
+	switch text := err.Error(); {
+	case strings.Contains(text, "unsupported for storage type"):
+		return fail.New(fail.Conflict, "%w", err).Hint("only machines whose disks are all qcow2 have snapshots")
+	case strings.Contains(text, "pflash"):
+		return fail.New(fail.HostLacks, "%w", err).Hint("this libvirt has no snapshots of machines with UEFI; 'mica clone' copies one that is off")
+	case strings.Contains(text, "igration is disabled"):
 		return notSaved(i.Spec, err)
 	}
 	return err
@@ -81,8 +82,13 @@ func (d *Driver) Snapshots(ctx context.Context, i machine.Instance) ([]machine.S
 		return nil, err
 	}
 	defer c.close()
+	return c.snapshots(ctx, dom)
+}
+
+// snapshots lists a domain's.
+func (c *conn) snapshots(ctx context.Context, dom rpc.Domain) ([]machine.Snapshot, error) {
 	var docs []string
-	err = c.ask(ctx, "listing snapshots", func() error {
+	err := c.ask(ctx, "listing snapshots", func() error {
 		all, _, err := c.DomainListAllSnapshots(dom, 1, 0)
 		for _, snap := range all {
 			doc, derr := c.DomainSnapshotGetXMLDesc(snap, 0)
@@ -139,16 +145,12 @@ func hasMemory(x libvirtxml.DomainSnapshot) bool {
 
 // Revert implements machine.Snapshotter.
 func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) error {
-	c, _, dom, err := d.need(ctx, i)
+	c, p, dom, state, err := d.needState(ctx, i)
 	if err != nil {
 		return err
 	}
 	defer c.close()
 	snap, err := c.needSnapshot(ctx, dom, i.Spec, name)
-	if err != nil {
-		return err
-	}
-	state, err := c.state(ctx, dom)
 	if err != nil {
 		return err
 	}
@@ -179,10 +181,13 @@ func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) er
 	if err != nil {
 		return startFailed(i.Spec, err)
 	}
-	if state, err = c.state(ctx, dom); err != nil || !state.Live() {
+	if state, err = c.state(ctx, dom); err != nil {
 		return err
 	}
-	return c.save(ctx, dom)
+	if state.Live() {
+		return c.save(ctx, dom)
+	}
+	return d.reapply(ctx, c, p, dom, i.Spec)
 }
 
 // DropSnapshot implements machine.Snapshotter.

@@ -9,17 +9,17 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/qemuimg"
+	"github.com/micavm/mica/internal/machine/sparse"
 )
 
 // The names of a machine's files.
 const (
-	copyName    = "image.copy" // of a disk image that other machines share
+	stagedName  = "disk.staged" // what is on its way into a pool
 	configName  = "config.iso"
 	diskName    = "disk.qcow2"
 	logName     = "console.log"
@@ -29,14 +29,21 @@ const (
 	mebi   = 1 << 20
 )
 
+const formatQcow2 = "qcow2" // of every disk that is made here: it holds snapshots, and space that nobody uses takes none
+
+// moreName names the disk number n of a machine's further ones.
+func moreName(n int) string { return fmt.Sprintf("disk-%d.qcow2", n+1) }
+
 // rotated are the endings of the older parts of a log, the oldest first
 // (virtlogd.conf: max_backups).
 var rotated = []string{".2", ".1", ".0"}
 
-// store holds a machine's files, in its folder or in a pool.
+// store holds a machine's files, in its folder or in a pool. Disks of the
+// user's are none of them.
 type store interface {
 	// make makes the files; made hears how to take each back.
-	// The disks begin with the content of from's, if there is one.
+	// The disks begin with the content of from's, if there is one, else the first
+	// with that of the machine's disk image, if it has one.
 	make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error)
 	// media are the paths of the files that make made.
 	media(ctx context.Context, s machine.Spec) (media, error)
@@ -50,6 +57,9 @@ type store interface {
 	used(ctx context.Context, s machine.Spec) (uint64, error)
 	// grow makes the disk larger, to bytes; nothing if it is that large.
 	grow(ctx context.Context, s machine.Spec, bytes int64) error
+	// config reads the medium with the context, setConfig replaces what it holds.
+	config(ctx context.Context, s machine.Spec) ([]byte, error)
+	setConfig(ctx context.Context, s machine.Spec, data []byte) error
 }
 
 // taker hears of a thing that is about to be made, or has been, and how to take
@@ -57,30 +67,94 @@ type store interface {
 type taker func(name string, back func(context.Context) error)
 
 // storeOf returns where a machine's files are. A folder needs no connection.
-func storeOf(c *conn, p place) store {
+func (d *Driver) storeOf(c *conn, p place) store {
+	images := qemuimg.Tool{Run: d.run}
 	if p.Pool == "" {
-		return folder{}
+		return folder{images}
 	}
-	return &pool{c: c, name: p.Pool, id: p.ID}
+	return &pool{c: c, name: p.Pool, id: p.ID, images: images}
 }
 
 // configDrive is the medium with the machine's context.
-func configDrive(ctx context.Context, w io.Writer, s machine.Spec) error {
-	return machine.WriteMedium(ctx, w, s, s.Shared(cmp.Or(s.Options["shares"], shares9P), maxTag))
+func configDrive(ctx context.Context, s machine.Spec) ([]byte, error) {
+	var b bytes.Buffer
+	err := machine.WriteMedium(ctx, &b, s, s.Shared(cmp.Or(s.Options["shares"], shares9P), maxTag))
+	return b.Bytes(), err
 }
 
 // maxTag is how long QEMU lets the name of a 9p device be; virtiofs takes more.
 const maxTag = 31
 
+// bootImage is the disk image that a machine's disk begins with.
+func bootImage(s machine.Spec) qemuimg.Image {
+	return qemuimg.Image{Path: s.ImagePath(), Format: s.Image.Format, Name: s.Image.Path}
+}
+
+// copyImage makes a disk of the machine's disk image, in the file at path.
+func copyImage(ctx context.Context, images qemuimg.Tool, s machine.Spec, path string) error {
+	image := bootImage(s)
+	if err := machine.CheckDiskImage(image.Path, image.Format); err != nil {
+		return err
+	}
+	if err := images.Whole(ctx, image); err != nil {
+		return err
+	}
+	if err := makeDisk(path, s.DiskMiB*mebi); err != nil {
+		return err
+	}
+	if err := images.Fill(ctx, qemuimg.Image{Path: path, Format: formatQcow2}, image); err != nil {
+		return err
+	}
+	return flush(path)
+}
+
+func flush(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// own are the numbers of the further disks that are the machine's own.
+func own(s machine.Spec) []int {
+	var all []int
+	for n, disk := range s.Disks {
+		if disk.Path == "" {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// copies names the disks of a machine, each with the name of what it is a copy
+// of: a machine made of another has all but those that are the user's.
+func copies(from, to machine.Spec) ([][2]string, error) {
+	all := [][2]string{{diskName, diskName}}
+	theirs, ours := own(from), own(to)
+	if len(theirs) != len(ours) {
+		return nil, fmt.Errorf("%d further disks cannot become %d", len(theirs), len(ours))
+	}
+	for n := range ours {
+		all = append(all, [2]string{moreName(theirs[n]), moreName(ours[n])})
+	}
+	return all, nil
+}
+
 // folder is the machine's own folder.
-type folder struct{}
+type folder struct{ images qemuimg.Tool }
 
 func (folder) media(_ context.Context, s machine.Spec) (media, error) {
-	m := media{image: s.ImagePath(), config: s.Path(configName), disk: s.Path(diskName), log: s.Path(logName)}
-	if copied := s.Path(copyName); s.Image.Format != "" {
-		if _, err := os.Lstat(copied); err == nil {
-			m.image = copied
-		}
+	m := media{config: s.Path(configName), disk: s.Path(diskName), log: s.Path(logName)}
+	if s.Image.Format == "" {
+		m.image = s.ImagePath()
+	}
+	for n, disk := range s.Disks {
+		m.more = append(m.more, cmp.Or(disk.Path, s.Path(moreName(n))))
 	}
 	return m, nil
 }
@@ -88,33 +162,32 @@ func (folder) media(_ context.Context, s machine.Spec) (media, error) {
 func (f folder) make(ctx context.Context, s machine.Spec, from *origin, made taker) (media, error) {
 	m, _ := f.media(ctx, s)
 	made("files", func(ctx context.Context) error { return f.remove(ctx, s) })
-	var other media
-	if from != nil {
-		other, _ = f.media(ctx, from.spec)
-	}
-	if s.Image.Format != "" && (from != nil || shared(s.ImagePath())) {
-		m.image = s.Path(copyName)
-		source := s.ImagePath()
-		if from != nil {
-			source = other.image
-		}
-		if err := copyFile(ctx, source, m.image); err != nil {
-			return m, err
-		}
-	}
-	w, err := atomicfile.Create(m.config, 0o600)
+	data, err := configDrive(ctx, s)
 	if err != nil {
 		return m, err
 	}
-	defer w.Close() //nolint:errcheck // Commit reports
-	if err := configDrive(ctx, w, s); err != nil {
-		return m, err
-	}
-	if err := w.Commit(); err != nil {
+	if err := f.setConfig(ctx, s, data); err != nil {
 		return m, err
 	}
 	if from != nil {
-		return m, copyFile(ctx, other.disk, m.disk)
+		pairs, err := copies(from.spec, s)
+		if err != nil {
+			return m, err
+		}
+		for _, pair := range pairs {
+			if err := sparse.Copy(ctx, from.spec.Path(pair[0]), s.Path(pair[1])); err != nil {
+				return m, err
+			}
+		}
+		return m, nil
+	}
+	for _, n := range own(s) {
+		if err := makeDisk(s.Path(moreName(n)), s.Disks[n].MiB*mebi); err != nil {
+			return m, err
+		}
+	}
+	if s.Image.Format != "" {
+		return m, copyImage(ctx, f.images, s, m.disk)
 	}
 	return m, makeDisk(m.disk, s.DiskMiB*mebi)
 }
@@ -123,34 +196,12 @@ func (folder) grow(_ context.Context, s machine.Spec, bytes int64) error {
 	return growDisk(s.Path(diskName), bytes)
 }
 
-// shared reports whether a disk image is not this machine's alone to write to:
-// it has other names, or is kept read-only.
-func shared(path string) bool {
-	info, err := os.Stat(path)
-	if err != nil {
-		return true // copying says why
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return !ok || st.Nlink > 1 || info.Mode()&0o200 == 0
+func (folder) config(_ context.Context, s machine.Spec) ([]byte, error) {
+	return os.ReadFile(s.Path(configName))
 }
 
-// copyFile copies an image that other machines may share; holes stay holes
-// where the file system copies by itself.
-func copyFile(ctx context.Context, from, to string) error {
-	src, err := os.Open(from)
-	if err != nil {
-		return fmt.Errorf("copying a disk: %w", err)
-	}
-	defer src.Close()
-	dst, err := atomicfile.Create(to, 0o600)
-	if err != nil {
-		return err
-	}
-	defer dst.Close() //nolint:errcheck // Commit reports
-	if _, err := io.Copy(dst, reader{ctx, src}); err != nil {
-		return fmt.Errorf("copying a disk: %w", err)
-	}
-	return dst.Commit()
+func (folder) setConfig(_ context.Context, s machine.Spec, data []byte) error {
+	return atomicfile.Write(s.Path(configName), data, 0o600)
 }
 
 // reader stops reading when ctx is cancelled.
@@ -167,25 +218,26 @@ func (r reader) Read(p []byte) (int, error) {
 }
 
 func (folder) remove(_ context.Context, s machine.Spec) error {
-	names := []string{lastLogName, logName, configName, diskName, copyName}
+	names := []string{lastLogName, logName, configName, diskName, stagedName}
 	for _, end := range rotated {
 		names = append(names, logName+end)
 	}
+	for _, n := range own(s) {
+		names = append(names, moreName(n))
+	}
 	var errs []error
 	for _, name := range names {
-		if err := os.Remove(s.Path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, gone(os.Remove(s.Path(name))))
 	}
 	return errors.Join(errs...)
 }
 
 func (folder) freshLog(_ context.Context, s machine.Spec) error {
-	if err := os.Rename(s.Path(logName), s.Path(lastLogName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := gone(os.Rename(s.Path(logName), s.Path(lastLogName))); err != nil {
 		return fmt.Errorf("keeping the last console log: %w", err)
 	}
 	for _, end := range rotated {
-		if err := os.Remove(s.Path(logName) + end); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := gone(os.Remove(s.Path(logName) + end)); err != nil {
 			return fmt.Errorf("removing an old console log: %w", err)
 		}
 	}
@@ -246,10 +298,10 @@ func (folder) used(_ context.Context, s machine.Spec) (uint64, error) {
 	return uint64(info.Size()), nil
 }
 
-// qemuUser reads the uid of the daemon's QEMU from a label of the security
-// model dac: "+64055:+64055".
-func qemuUser(label string) (int, bool) {
-	user, _, _ := strings.Cut(label, ":")
-	uid, err := strconv.Atoi(strings.TrimPrefix(user, "+"))
-	return uid, err == nil
+// gone is err, unless it says that a file is not there.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
