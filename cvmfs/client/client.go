@@ -82,6 +82,7 @@ type Repository struct {
 	mu      sync.Mutex // guards flights
 	flights map[cvmfs.Hash]*flight
 	ahead   chan struct{} // slots of downloads nobody waits for
+	scans   *scans        // who reads directory after directory
 	record  *recorder     // nil if nothing is recorded
 
 	stats counters
@@ -134,6 +135,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 		life: life, end: end, flights: map[cvmfs.Hash]*flight{}, ahead: make(chan struct{}, aheadSlots),
 		record: newRecorder(opt.Record),
 	}
+	r.scans = newScans(r)
 	if err := r.load(ctx); err != nil {
 		_ = r.Close()
 		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)

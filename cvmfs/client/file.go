@@ -82,6 +82,7 @@ func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (
 			return nil, fmt.Errorf("chunked file without chunks: %w", cvmfs.ErrMalformed)
 		}
 	}
+	r.scans.opened(ctx, p, r.cache.Has(e.Hash))
 	o, err := r.object(ctx, wholeOf(e))
 	if err != nil {
 		return nil, err
@@ -208,36 +209,6 @@ func (f *File) Close() error {
 		return f.whole.Close()
 	}
 	return nil
-}
-
-// fetchAhead downloads an object that will probably be wanted, if there is a
-// slot for it and it is not there yet.
-func (r *Repository) fetchAhead(w want) bool {
-	if r.cache.Has(w.hash) {
-		return true
-	}
-	select {
-	case r.ahead <- struct{}{}:
-	default:
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.life.Err() != nil {
-		<-r.ahead
-		return false
-	}
-	r.tasks.Go(func() {
-		defer func() { <-r.ahead }()
-		o, err := r.obtain(r.life, w)
-		if err != nil {
-			r.log.Debug("fetching ahead", "object", w.hash.String(), "err", err)
-			return
-		}
-		r.stats.ahead.Add(1)
-		_ = o.Close()
-	})
-	return true
 }
 
 // ContentID identifies the content: two files with the same one have the same

@@ -12,9 +12,6 @@ import (
 	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
 )
 
-// aheadSlots bounds the downloads nobody waits for.
-const aheadSlots = 4
-
 // counters are the live form of Stats.
 type counters struct {
 	objects, bytes, sliced, hits, failures, ahead atomic.Int64

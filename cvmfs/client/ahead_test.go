@@ -1,0 +1,141 @@
+package client_test
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/publish"
+)
+
+// manyFiles publishes a tree of dirs directories with files small files each
+// and serves it with a delay. It returns the paths in the order of a listing.
+func manyFiles(t *testing.T, dirs, files int, delay time.Duration) (client.Options, []string, *atomic.Int64) {
+	t.Helper()
+	const name = "many.example.org"
+	tree, storage, keys := t.TempDir(), t.TempDir(), t.TempDir()
+	random := rand.New(rand.NewPCG(1, 2))
+	var paths []string
+	for d := range dirs {
+		dir := fmt.Sprintf("/d%03d", d)
+		if err := os.Mkdir(tree+dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for f := range files {
+			path := fmt.Sprintf("%s/f%04d", dir, f)
+			content := bytes.Repeat([]byte(fmt.Sprint(path, random.Uint64())), 1+random.IntN(20))
+			if err := os.WriteFile(tree+path, content, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			paths = append(paths, path)
+		}
+	}
+	public := publishTree(t, tree, storage, keys, name)
+	var requests atomic.Int64
+	handler := http.FileServer(http.Dir(storage))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests.Add(1)
+		time.Sleep(delay)
+		handler.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return client.Options{
+		Name: name, Servers: []string{server.URL + "/" + name}, MasterKeys: public, CacheDir: filepath.Join(t.TempDir(), "cache"),
+		Backoff: 1, Log: testLog(t),
+	}, paths, &requests
+}
+
+func readPath(t *testing.T, r *client.Repository, path string) {
+	t.Helper()
+	f, err := r.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(make([]byte, 1), 0); err != nil {
+		t.Error(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestScanIsReadAheadOf reads file after file, as tar does.
+func TestScanIsReadAheadOf(t *testing.T) {
+	const dirs, files = 20, 25
+	o, paths, requests := manyFiles(t, dirs, files, 2*time.Millisecond)
+	r := open(t, o)
+	before := requests.Load()
+	for _, path := range paths {
+		readPath(t, r, path)
+	}
+	if got := requests.Load() - before; got != dirs*files {
+		t.Errorf("%d requests for %d files", got, dirs*files)
+	}
+	if s := r.Stats(); s.Ahead < dirs*files*3/4 {
+		t.Errorf("%d of %d files were fetched ahead, want three quarters", s.Ahead, dirs*files)
+	}
+}
+
+// TestRandomAccessIsNot opens files here and there.
+func TestRandomAccessIsNot(t *testing.T) {
+	const dirs, files = 20, 25
+	o, paths, _ := manyFiles(t, dirs, files, 0)
+	r := open(t, o)
+	random := rand.New(rand.NewPCG(3, 4))
+	random.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
+	const wanted = 100
+	catalogues := r.Stats().Objects
+	for _, path := range paths[:wanted] {
+		readPath(t, r, path)
+	}
+	time.Sleep(50 * time.Millisecond) // for what is still under way
+	if got := r.Stats().Objects - catalogues; got > wanted*3/2 {
+		t.Errorf("%d files were fetched for %d that were wanted, want at most half as many more", got, wanted)
+	}
+}
+
+// TestScanInTheMiddle reads every third file from the middle of a large
+// directory, then stops.
+func TestScanInTheMiddle(t *testing.T) {
+	const files, from, to = 500, 200, 300
+	o, paths, _ := manyFiles(t, 1, files, time.Millisecond)
+	r := open(t, o)
+	catalogues := r.Stats().Objects
+	for i := from; i < to; i += 3 {
+		readPath(t, r, paths[i])
+	}
+	time.Sleep(100 * time.Millisecond)
+	if got := r.Stats().Objects - catalogues; got < 50 || got > 200 {
+		t.Errorf("%d files were fetched; want those between the first and the last, and a window more", got)
+	}
+}
+
+// publishTree makes a repository of a tree and returns its public keys.
+func publishTree(t *testing.T, tree, storage, keys, name string) []*rsa.PublicKey {
+	t.Helper()
+	if err := publish.Create(t.Context(), publish.CreateOptions{Storage: storage, Name: name, Keys: keys}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publish.Publish(t.Context(), publish.Options{Source: tree, Storage: storage, Name: name, Keys: keys}); err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(filepath.Join(keys, name+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := cvmfs.ParsePublicKeys(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return public
+}
