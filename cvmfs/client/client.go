@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +42,8 @@ type Options struct {
 
 	Slices []*slice.Slice // asked before the servers, for all but a newer revision
 	Record int            // remember that many objects at most for Recorded; 0 means none
+
+	Network Network // how servers and proxies are chosen
 
 	Nameservers []string          // addresses; empty means those of the system
 	Vars        map[string]string // for symbolic links; CVMFS_FQRN and CVMFS_ARCH are added
@@ -114,14 +115,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	if opt.UserAgent == "" {
 		opt.UserAgent = "cvmfs Fuse 2.12 (mica)" // Compat: some proxies let only clients of that name through
 	}
-	proxies, err := transfer.ParseProxies(opt.Proxies, os.Getenv("http_proxy"), opt.Log)
-	if err != nil {
-		return nil, err
-	}
-	net, err := transfer.New(transfer.Config{
-		Servers: opt.Servers, Proxies: proxies, Timeout: opt.Timeout, Retries: opt.Retries, Backoff: opt.Backoff,
-		Nameservers: opt.Nameservers, UserAgent: opt.UserAgent, Now: opt.Now, Log: opt.Log,
-	})
+	net, err := newTransfer(opt)
 	if err != nil {
 		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -11,6 +13,7 @@ import (
 const (
 	dnsFresh   = time.Minute     // how long an answer is taken without asking again
 	dnsTimeout = 3 * time.Second // CVMFS_DNS_TIMEOUT
+	dnsRetries = 1               // CVMFS_DNS_RETRIES
 	maxNames   = 256             // names remembered; a client talks to a handful
 )
 
@@ -21,6 +24,9 @@ type dialer struct {
 	net      net.Dialer
 	resolver net.Resolver
 	now      func() time.Time
+	timeout  time.Duration // of one question
+	retries  int
+	ipv4Only bool
 
 	mu          sync.Mutex // guards the following
 	nameservers []string   // host:port; empty means those of the system
@@ -33,11 +39,17 @@ type answer struct {
 	at        time.Time
 }
 
-func newDialer(now func() time.Time, nameservers []string) *dialer {
-	d := &dialer{now: now, names: map[string]answer{}}
+func newDialer(cfg Config) *dialer {
+	d := &dialer{now: cfg.Now, timeout: cfg.DNSTimeout, retries: cfg.DNSRetries, ipv4Only: cfg.IPv4Only, names: map[string]answer{}}
+	if d.timeout == 0 {
+		d.timeout = dnsTimeout
+	}
+	if d.retries == 0 {
+		d.retries = dnsRetries
+	}
 	d.net.KeepAlive = 30 * time.Second
 	d.resolver = net.Resolver{PreferGo: true, Dial: d.dialNameserver}
-	d.setNameservers(nameservers)
+	d.setNameservers(cfg.Nameservers)
 	return d
 }
 
@@ -106,9 +118,7 @@ func (d *dialer) lookup(ctx context.Context, host string) ([]string, error) {
 	if known && d.now().Sub(old.at).Abs() < dnsFresh {
 		return old.addresses, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, dnsTimeout)
-	defer cancel()
-	found, err := d.resolver.LookupHost(ask, host)
+	found, err := d.ask(ctx, host)
 	switch {
 	case err == nil && len(found) > 0:
 	case known:
@@ -129,4 +139,21 @@ func (d *dialer) lookup(ctx context.Context, host string) ([]string, error) {
 	}
 	d.names[host] = answer{addresses: found, at: d.now()}
 	return found, nil
+}
+
+// ask asks the name service, and again if it does not answer in time.
+func (d *dialer) ask(ctx context.Context, host string) (found []string, err error) {
+	for attempt := 0; ; attempt++ {
+		c, cancel := context.WithTimeout(ctx, d.timeout)
+		found, err = d.resolver.LookupHost(c, host)
+		cancel()
+		var dns *net.DNSError
+		if err == nil || attempt >= d.retries || ctx.Err() != nil || errors.As(err, &dns) && dns.IsNotFound {
+			break
+		}
+	}
+	if d.ipv4Only {
+		found = slices.DeleteFunc(found, func(a string) bool { return strings.Contains(a, ":") })
+	}
+	return found, err
 }

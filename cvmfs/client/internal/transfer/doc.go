@@ -5,11 +5,14 @@
 // told by its caller whether they were any good.
 //
 // It follows the retry and fail-over algorithm of the original client (cvmfs:
-// cvmfs/network/download.cc) and its grammar of proxy lists. Not done: proxy
-// auto-configuration scripts, sharding, geographical ordering of servers.
+// cvmfs/network/download.cc), its grammar of proxy lists, its discovery of
+// proxies by scripts, and its ordering of servers by place. The scripts are run
+// by a function of the caller's.
 //
 // Differs: backoff delays one request and not all of them; response headers are
 // read before a status is judged, so that a proxy's own error is the proxy's; a
-// server that lacks one object (404) is left for that request only; a proxy name
-// stands for all its addresses, which are tried in turn when connecting.
+// server that lacks one object (404) is left for that request only; proxies are
+// discovered, looked up and ordered when the first request is made, so that a
+// client with a full cache waits for no network. Addresses are looked up again
+// after a minute: Go's resolver does not tell for how long they are good.
 package transfer

@@ -2,10 +2,12 @@ package transfer
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -76,6 +78,16 @@ type Error struct {
 	Attempts []Attempt // in order, never empty
 }
 
+// maxAttempts bounds what is remembered of a request that never gives up.
+const maxAttempts = 100
+
+func (e *Error) add(a Attempt) {
+	if len(e.Attempts) == maxAttempts {
+		e.Attempts = append(e.Attempts[:0], e.Attempts[maxAttempts/2:]...)
+	}
+	e.Attempts = append(e.Attempts, a)
+}
+
 // Error names every server and proxy that was tried, once each.
 func (e *Error) Error() string {
 	var parts []string
@@ -109,9 +121,11 @@ func (e *Error) Missing() bool {
 }
 
 var (
-	errAbsent   = errors.New("no such object")
-	errSlow     = errors.New("too slow")
-	errRedirect = errors.New("answered with a redirect, which is not followed")
+	errAbsent    = errors.New("no such object")
+	errSlow      = errors.New("too slow")
+	errRequest   = errors.New("the request cannot be made")
+	errRedirect  = errors.New("answered with a redirect, which is not followed")
+	errRedirects = errors.New("redirects lead on and on, or to where they must not")
 )
 
 // statusError is an HTTP answer that is not 200.
@@ -127,9 +141,15 @@ func classify(err error, viaProxy bool) Class {
 	var dns *net.DNSError
 	var op *net.OpError
 	var timeout net.Error
+	var untrusted *tls.CertificateVerificationError
+	var alert tls.AlertError
 	switch {
+	case errors.Is(err, errRequest):
+		return Local
 	case errors.Is(err, errSlow):
 		class = HostTooSlow
+	case errors.As(err, &untrusted), errors.As(err, &alert):
+		class = HostHTTP // trying again would not help
 	case errors.As(err, &dns):
 		class = HostResolve
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
@@ -145,4 +165,38 @@ func classify(err error, viaProxy bool) Class {
 		class += ProxyResolve - HostResolve
 	}
 	return class
+}
+
+// classifyStatus finds the class of an answer that is not 200. All headers are
+// there by now, so that a proxy's own error is told from the server's.
+func classifyStatus(resp *http.Response, viaProxy, followed bool) (Class, error) {
+	status := resp.StatusCode
+	err := error(statusError(status))
+	class := HostHTTP
+	switch {
+	case viaProxy && (resp.Header.Get("X-Squid-Error") != "" || strings.Contains(resp.Header.Get("Proxy-Status"), "error=")):
+		class = ProxyHTTP
+	case status == http.StatusNotFound:
+		class = NotFound
+	case status == http.StatusTooManyRequests:
+		class = HostConnection
+	case status >= 300 && status < 400:
+		err = errRedirect
+		if followed {
+			err = errRedirects
+		}
+	case status >= 500 || status == http.StatusBadRequest:
+	case viaProxy:
+		class = ProxyHTTP
+	}
+	return class, err
+}
+
+// cause drops the URL that net/http puts in front: the attempt names it anyway.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }

@@ -2,9 +2,8 @@ package transfer
 
 import (
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 )
@@ -12,9 +11,13 @@ import (
 // Direct is the item of a proxy list that means no proxy.
 const Direct = "DIRECT"
 
+// auto is the group of a proxy list that has to be discovered.
+const auto = "auto"
+
 // proxy is one way to a server; a nil URL is the direct one.
 type proxy struct {
-	url    *url.URL
+	name   string    // as given, where url has an address
+	url    *url.URL  // never changed
 	burned time.Time // when it failed; zero while it is good
 }
 
@@ -25,26 +28,17 @@ func (p *proxy) String() string {
 	return p.url.String()
 }
 
-// ParseProxies reads the grammar of CVMFS_HTTP_PROXY: groups divided by ';' in
-// the order of fail-over, items of a group divided by '|'. environment is the
-// value of http_proxy, which stands in for a group "auto".
+// parseProxies reads the grammar of CVMFS_HTTP_PROXY: groups divided by ';' in
+// the order of fail-over, items of a group divided by '|'. A group is either
+// auto alone, or has URLs of proxies and Direct.
 //
-// Differs: blanks around items are dropped, and an empty list is the same as
-// DIRECT; the original refuses both.
-func ParseProxies(list, environment string, log *slog.Logger) ([][]string, error) {
+// Differs: blanks around items are dropped; the original refuses them.
+func parseProxies(list string) ([][]string, error) {
 	var groups [][]string
 	for group := range strings.SplitSeq(list, ";") {
 		group = strings.TrimSpace(group)
-		if group == "auto" {
-			if environment == "" {
-				log.Warn("no proxy discovered for auto", "remedy", "set http_proxy or name the proxies")
-				continue
-			}
-			found, err := ParseProxies(strings.ReplaceAll(environment, "auto", ""), "", log)
-			if err != nil {
-				return nil, fmt.Errorf("http_proxy: %w", err)
-			}
-			groups = append(groups, found...)
+		if group == auto {
+			groups = append(groups, []string{auto})
 			continue
 		}
 		var items []string
@@ -53,7 +47,7 @@ func ParseProxies(list, environment string, log *slog.Logger) ([][]string, error
 			switch {
 			case item == "":
 				continue
-			case item == "auto":
+			case item == auto:
 				return nil, fmt.Errorf("proxy list %q: auto must be a group of its own", list)
 			case item == Direct:
 			case !strings.Contains(item, "://"):
@@ -61,7 +55,7 @@ func ParseProxies(list, environment string, log *slog.Logger) ([][]string, error
 			}
 			if item != Direct {
 				u, err := url.Parse(item)
-				if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+				if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
 					return nil, fmt.Errorf("proxy list %q: %q is not a proxy", list, item)
 				}
 			}
@@ -71,37 +65,78 @@ func ParseProxies(list, environment string, log *slog.Logger) ([][]string, error
 			groups = append(groups, items)
 		}
 	}
-	if len(groups) == 0 {
-		if strings.TrimSpace(list) != "" {
-			log.Warn("no usable proxy in the list, going direct", "proxies", list)
-		}
-		groups = [][]string{{Direct}}
-	}
 	return groups, nil
 }
 
-// makeProxies turns parsed groups into state, each group in random order so that
-// clients spread over its members.
-func makeProxies(groups [][]string, shuffle func(n int, swap func(i, j int))) ([][]*proxy, error) {
-	if shuffle == nil {
-		shuffle = rand.Shuffle
-	}
-	out := make([][]*proxy, 0, len(groups))
-	for _, items := range groups {
-		var group []*proxy
-		for _, item := range items {
-			p := &proxy{}
-			if item != Direct {
-				u, err := url.Parse(item)
-				if err != nil {
-					return nil, fmt.Errorf("proxy %q: %w", item, err)
-				}
-				p.url = u
-			}
-			group = append(group, p)
+// without returns the groups less the items that are drop, and less the groups
+// that then are empty.
+func without(groups [][]string, drop string) [][]string {
+	var out [][]string
+	for _, g := range groups {
+		g = slices.DeleteFunc(slices.Clone(g), func(item string) bool { return item == drop })
+		if len(g) > 0 {
+			out = append(out, g)
 		}
-		shuffle(len(group), func(i, j int) { group[i], group[j] = group[j], group[i] })
-		out = append(out, group)
 	}
-	return out, nil
+	return out
+}
+
+// chain makes the list of groups that a configuration asks for. Those from index
+// fallback on are the proxies to fall back to. Groups auto stay where a script
+// may still be asked for them.
+//
+// Differs: an empty list is the same as DIRECT; the original refuses it.
+func chain(cfg Config) (groups [][]string, fallback int, err error) {
+	given, err := parseProxies(cfg.Proxies)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, g := range given {
+		switch {
+		case g[0] != auto:
+			groups = append(groups, g)
+		case cfg.Environment != "":
+			found, err := parseProxies(cfg.Environment)
+			if err != nil {
+				return nil, 0, fmt.Errorf("http_proxy: %w", err)
+			}
+			groups = append(groups, without(found, auto)...)
+		case cfg.EvaluatePAC != nil && len(cfg.PACURLs) > 0:
+			groups = append(groups, g)
+		default:
+			cfg.Log.Warn("no proxy discovered for auto", "remedy", "set http_proxy or name the proxies")
+		}
+	}
+	spare, err := parseProxies(cfg.FallbackProxies)
+	if err != nil {
+		return nil, 0, err
+	}
+	groups, fallback = join(groups, without(without(spare, auto), Direct))
+	if len(groups) == 1 && groups[0][0] == Direct && strings.TrimSpace(cfg.Proxies) != "" && len(given) == 0 {
+		cfg.Log.Warn("no usable proxy in the list, going direct", "proxies", cfg.Proxies)
+	}
+	return groups, fallback, nil
+}
+
+// join puts the groups to fall back to behind the others. Compat: whoever has
+// some never goes direct (cvmfs: DownloadManager::SetProxyChain).
+func join(groups, spare [][]string) (all [][]string, fallback int) {
+	if len(spare) > 0 {
+		groups = without(groups, Direct)
+	}
+	if len(groups)+len(spare) == 0 {
+		groups = [][]string{{Direct}}
+	}
+	return append(slices.Clip(groups), spare...), len(groups)
+}
+
+func parseProxy(item string) (*proxy, error) {
+	if item == Direct {
+		return &proxy{}, nil
+	}
+	u, err := url.Parse(item)
+	if err != nil {
+		return nil, fmt.Errorf("proxy %q: %w", item, err)
+	}
+	return &proxy{name: u.Hostname(), url: u}, nil
 }

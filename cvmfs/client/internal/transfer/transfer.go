@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,49 +16,96 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // Defaults of the original client.
 const (
-	defaultTimeout       = 5 * time.Second  // CVMFS_TIMEOUT
-	defaultTimeoutDirect = 10 * time.Second // CVMFS_TIMEOUT_DIRECT
-	defaultBackoff       = 2 * time.Second  // CVMFS_BACKOFF_INIT
-	maxBackoff           = 10 * time.Second // CVMFS_BACKOFF_MAX
-	proxyResetAfter      = 300 * time.Second
-	hostResetAfter       = 1800 * time.Second
-	lowSpeedLimit        = 1024 // bytes a second, CVMFS_LOW_SPEED_LIMIT
-	maxTransfers         = 16
+	defaultTimeout         = 5 * time.Second  // CVMFS_TIMEOUT
+	defaultTimeoutDirect   = 10 * time.Second // CVMFS_TIMEOUT_DIRECT
+	defaultBackoff         = 2 * time.Second  // CVMFS_BACKOFF_INIT
+	defaultMaxBackoff      = 10 * time.Second // CVMFS_BACKOFF_MAX
+	defaultProxyResetAfter = 300 * time.Second
+	defaultHostResetAfter  = 1800 * time.Second
+	defaultLowSpeed        = 1024 // bytes a second, CVMFS_LOW_SPEED_LIMIT
+	maxTransfers           = 16
 )
+
+// Tuning has the same fields, in the same order, as Network of package client,
+// which says what they mean.
+type Tuning struct {
+	FallbackProxies    string
+	TimeoutDirect      time.Duration
+	BackoffMax         time.Duration
+	LowSpeed           int
+	ProxyResetAfter    time.Duration
+	HostResetAfter     time.Duration
+	IndefiniteFailover bool
+	ShardProxies       bool
+	FollowRedirects    bool
+	MaxServers         int
+	GeoOrder           bool
+	GeoName            string
+	DNSTimeout         time.Duration
+	DNSRetries         int
+	IPv4Only           bool
+	PreferIPv6         bool
+	AddressesPerProxy  int
+	PACURLs            []string
+	EvaluatePAC        func(ctx context.Context, script []byte, url, host string) (string, error)
+}
 
 // Config is what a Client is made from.
 type Config struct {
-	Servers     []string // base URLs without a trailing slash, in order of preference
-	Proxies     [][]string
+	Tuning
+	Servers     []string      // base URLs without a trailing slash, in order of preference
+	Proxies     string        // grammar of CVMFS_HTTP_PROXY
+	Environment string        // value of http_proxy, which stands in for a group "auto"
 	Timeout     time.Duration // for connecting, and for a stall; 0 means 5 s through a proxy and 10 s direct
 	Retries     int           // of one server and proxy after a transfer error; negative means none
 	Backoff     time.Duration // before the first retry at most, doubled after it; 0 means 2 s
 	Nameservers []string      // instead of the system's
 	UserAgent   string
+	State       State // where what was discovered is kept; the zero value keeps nothing
 	Now         func() time.Time
 	Log         *slog.Logger
 }
 
+// State keeps short texts from one run to the next. Load returns "" for what is
+// not there.
+type State struct {
+	Load func(kind string) string
+	Save func(kind, text string)
+}
+
 // Client gets objects. It is safe for concurrent use.
 type Client struct {
-	cfg     Config
-	servers []string
-	http    *http.Transport
-	dialer  *dialer
-	slots   chan struct{} // one for each transfer that may run
+	cfg    Config
+	http   *http.Transport
+	dialer *dialer
+	slots  chan struct{} // one for each transfer that may run
+	lookup func(ctx context.Context, host string) ([]string, error)
+
+	ready     chan struct{} // holds a token while nobody prepares
+	prepared  atomic.Bool
+	life      context.Context //nolint:containedctx // ends with Close, for what runs in the background
+	end       context.CancelFunc
+	tasks     sync.WaitGroup
+	resolving atomic.Bool
 
 	mu         sync.Mutex // guards the following
+	servers    []string   // replaced as a whole
 	host       int        // index of the active server
 	hostLeft   time.Time  // when the first server was left; zero while it is active
-	groups     [][]*proxy
-	group      int       // index of the active proxy group
-	groupLeft  time.Time // when the first group was left
+	names      [][]string // groups of proxies by name, the fallback ones last
+	fallback   int        // index of the first group of fallback proxies
+	groups     [][]*proxy // by address
+	resolved   time.Time  // when the addresses were looked up
+	group      int        // index of the active proxy group
+	groupLeft  time.Time  // when the first group was left
 	proxyCount int
+	failures   throttle
 }
 
 // Accept reads the body of an answer. It is called once for each attempt and
@@ -72,19 +118,13 @@ func New(cfg Config) (*Client, error) {
 	if len(cfg.Servers) == 0 {
 		return nil, errors.New("no server given")
 	}
-	if cfg.Log == nil {
-		cfg.Log = slog.New(slog.DiscardHandler)
+	cfg.setDefaults()
+	c := &Client{
+		cfg: cfg, dialer: newDialer(cfg), slots: make(chan struct{}, maxTransfers),
+		ready: make(chan struct{}, 1),
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Backoff <= 0 {
-		cfg.Backoff = defaultBackoff
-	}
-	if len(cfg.Proxies) == 0 {
-		cfg.Proxies = [][]string{{Direct}}
-	}
-	c := &Client{cfg: cfg, dialer: newDialer(cfg.Now, cfg.Nameservers), slots: make(chan struct{}, maxTransfers)}
+	c.lookup = c.dialer.lookup
+	c.ready <- struct{}{}
 	secure := false
 	for _, s := range cfg.Servers {
 		u, err := url.Parse(s)
@@ -93,6 +133,7 @@ func New(cfg Config) (*Client, error) {
 		}
 		switch u.Scheme {
 		case "http":
+			secure = secure || cfg.FollowRedirects
 		case "https":
 			secure = true
 		case "file":
@@ -104,21 +145,25 @@ func New(cfg Config) (*Client, error) {
 		}
 		c.servers = append(c.servers, strings.TrimRight(s, "/"))
 	}
-	groups, err := makeProxies(cfg.Proxies, nil)
+	if !cfg.GeoOrder {
+		c.servers = firstServers(c.servers, cfg.MaxServers)
+	}
+	names, fallback, err := chain(cfg)
 	if err != nil {
 		return nil, err
 	}
-	c.groups = groups
-	for _, g := range groups {
-		c.proxyCount += len(g)
+	if err := c.install(names, fallback); err != nil {
+		return nil, err
 	}
+	c.life, c.end = context.WithCancel(context.Background())
 	c.http = &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) {
 			u, _ := r.Context().Value(proxyKey{}).(*url.URL)
 			return u, nil
 		},
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return c.dialer.dial(ctx, network, address, c.timeout(false))
+			u, _ := ctx.Value(proxyKey{}).(*url.URL)
+			return c.dialer.dial(ctx, network, address, c.timeout(u != nil))
 		},
 		// The hash of an object is over its stored bytes, so that no other coding
 		// may be asked for; and HTTP/2 would put all transfers on one connection.
@@ -142,8 +187,48 @@ func New(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (cfg *Config) setDefaults() {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	set := func(d *time.Duration, standard time.Duration) {
+		if *d == 0 {
+			*d = standard
+		}
+	}
+	set(&cfg.Backoff, defaultBackoff)
+	set(&cfg.BackoffMax, defaultMaxBackoff)
+	set(&cfg.ProxyResetAfter, defaultProxyResetAfter)
+	set(&cfg.HostResetAfter, defaultHostResetAfter)
+	if cfg.LowSpeed == 0 {
+		cfg.LowSpeed = defaultLowSpeed
+	}
+	if cfg.State.Load == nil {
+		cfg.State.Load = func(string) string { return "" }
+	}
+	if cfg.State.Save == nil {
+		cfg.State.Save = func(string, string) {}
+	}
+}
+
+func firstServers(list []string, n int) []string {
+	if n > 0 && n < len(list) {
+		return list[:n:n]
+	}
+	return list
+}
+
+// Close ends what runs in the background and drops idle connections.
+func (c *Client) Close() {
+	c.mu.Lock() // nothing starts after this
+	c.end()
+	c.mu.Unlock()
+	c.tasks.Wait()
+	c.http.CloseIdleConnections()
+}
 
 // Servers returns the base URLs and the index of the active one.
 func (c *Client) Servers() (list []string, active int) {
@@ -163,7 +248,7 @@ func (c *Client) Proxies() (groups [][]string, active string) {
 		}
 		groups = append(groups, items)
 	}
-	return groups, c.activeProxy().String()
+	return groups, c.activeProxy("").String()
 }
 
 // SetNameservers replaces the name servers, addresses with or without a port.
@@ -180,6 +265,8 @@ type proxyKey struct{}
 
 func (c *Client) timeout(viaProxy bool) time.Duration {
 	switch {
+	case !viaProxy && c.cfg.TimeoutDirect > 0:
+		return c.cfg.TimeoutDirect
 	case c.cfg.Timeout > 0:
 		return c.cfg.Timeout
 	case viaProxy:
@@ -201,34 +288,51 @@ func (c *Client) GetFresh(ctx context.Context, path string, accept Accept) (serv
 }
 
 func (c *Client) get(ctx context.Context, path string, fresh bool, accept Accept) (server string, err error) {
+	server, failed, err := c.attempts(ctx, path, fresh, accept)
+	if failed == nil {
+		return server, err
+	}
+	// Whoever asks again and again for what cannot be had is slowed down. A server
+	// that only lacks the object has cost little, and says so each time.
+	if !failed.Missing() {
+		if err := sleep(ctx, c.penalty()); err != nil {
+			return "", err
+		}
+	}
+	return "", failed
+}
+
+// attempts tries until the object is there, or nothing is left to try, which
+// failed tells.
+func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept Accept) (server string, failed *Error, err error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return "", nil, context.Cause(ctx)
 	}
 	defer func() { <-c.slots }()
+	if err := c.prepare(ctx); err != nil {
+		return "", nil, err
+	}
 
-	failed := &Error{Path: path}
+	failed = &Error{Path: path}
 	usedProxies, usedHosts, retries, noCache := 1, 1, 0, fresh
 	backoff := time.Duration(0)
-	host := c.start()
+	servers, host := c.start()
 	for {
-		c.mu.Lock()
-		via := c.activeProxy()
-		c.mu.Unlock()
-		a := c.try(ctx, host, via, path, noCache, accept)
+		via, proxies := c.proxyFor(path)
+		a := c.try(ctx, servers[host], via, path, noCache, accept)
 		if a.Err == nil {
-			return c.servers[host], nil
+			return servers[host], nil, nil
 		}
 		if ctx.Err() != nil {
-			return "", context.Cause(ctx)
+			return "", nil, context.Cause(ctx)
 		}
 		if a.Class == Local {
-			return "", a.Err
+			return "", nil, a.Err
 		}
 		c.cfg.Log.Debug("transfer failed", "path", path, "server", a.Server, "proxy", a.Proxy, "class", a.Class.String(), "err", a.Err)
-		failed.Attempts = append(failed.Attempts, a)
-		direct := via.url == nil
+		failed.add(a)
 
 		class := a.Class
 		if class == BadData {
@@ -238,168 +342,80 @@ func (c *Client) get(ctx context.Context, path string, fresh bool, accept Accept
 			}
 			class = HostHTTP
 		}
-		if class.transferError() && retries < c.cfg.Retries {
+		if class.transferError() && noCache == fresh && retries < c.cfg.Retries {
 			retries++
-			backoff = nextBackoff(backoff, c.cfg.Backoff)
+			backoff = c.nextBackoff(backoff)
 			if err := sleep(ctx, backoff); err != nil {
-				return "", err
+				return "", nil, err
 			}
 			continue
 		}
 		noCache = fresh
 		switch {
-		case class.proxyError() && !direct && usedProxies < c.proxyCount:
+		case class.proxyError() && usedProxies < proxies:
 			c.leaveProxy(via)
 			usedProxies++
-		case usedHosts < len(c.servers):
-			if class.proxyError() && !direct { // all proxies failed: perhaps it is the server behind them
+		case usedHosts < len(servers):
+			if class.proxyError() { // all proxies failed: perhaps it is the server behind them
 				c.resetProxies()
 				usedProxies = 1
 			}
-			next := (host + 1) % len(c.servers)
+			next := (host + 1) % len(servers)
 			if class != NotFound {
-				c.leaveHost(host)
+				c.leaveHost(servers[host])
 			}
 			host = next
 			usedHosts++
+		case class.proxyError() && c.cfg.IndefiniteFailover:
+			c.resetProxies()
+			usedProxies = 1
+			backoff = c.nextBackoff(backoff)
+			if err := sleep(ctx, backoff); err != nil {
+				return "", nil, err
+			}
 		default:
-			return "", failed
+			return "", failed, nil
 		}
 	}
-}
-
-// LeaveServer moves on from a server whose answers turned out to be of no use,
-// although they came through.
-func (c *Client) LeaveServer(server string) {
-	for i, s := range c.servers {
-		if s == server {
-			c.leaveHost(i)
-			return
-		}
-	}
-}
-
-// start returns to preferred proxies and servers whose time has come, and
-// returns the active server.
-func (c *Client) start() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.cfg.Now()
-	if c.group != 0 && now.Sub(c.groupLeft) > proxyResetAfter {
-		c.group = 0
-	}
-	for _, p := range c.groups[c.group] {
-		if !p.burned.IsZero() && now.Sub(p.burned) > proxyResetAfter {
-			p.burned = time.Time{}
-		}
-	}
-	if c.host != 0 && now.Sub(c.hostLeft) > hostResetAfter {
-		c.host = 0
-	}
-	return c.host
-}
-
-// activeProxy is called with the lock held.
-func (c *Client) activeProxy() *proxy {
-	group := c.groups[c.group]
-	for _, p := range group {
-		if p.burned.IsZero() {
-			return p
-		}
-	}
-	return group[0]
-}
-
-// leaveProxy burns a proxy, and goes to the next group when all of the active
-// one are burned. Another request may have done so already.
-func (c *Client) leaveProxy(used *proxy) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.activeProxy() != used {
-		return
-	}
-	now := c.cfg.Now()
-	used.burned = now
-	if c.activeProxy() != used { // the group has another one
-		return
-	}
-	if c.group == 0 {
-		c.groupLeft = now
-	}
-	c.group = (c.group + 1) % len(c.groups)
-	for _, p := range c.groups[c.group] {
-		p.burned = time.Time{}
-	}
-	c.cfg.Log.Warn("switched proxy group", "from", used.String(), "to", c.activeProxy().String())
-}
-
-func (c *Client) resetProxies() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.group = 0
-	for _, g := range c.groups {
-		for _, p := range g {
-			p.burned = time.Time{}
-		}
-	}
-}
-
-// leaveHost makes the next server the active one, unless that was done already.
-func (c *Client) leaveHost(used int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.host != used || len(c.servers) == 1 {
-		return
-	}
-	if c.host == 0 {
-		c.hostLeft = c.cfg.Now()
-	}
-	c.host = (c.host + 1) % len(c.servers)
-	c.cfg.Log.Warn("switched server", "from", c.servers[used], "to", c.servers[c.host])
 }
 
 // try makes one attempt; the result's Err is nil after success.
-func (c *Client) try(ctx context.Context, host int, via *proxy, path string, noCache bool, accept Accept) Attempt {
-	a := Attempt{Server: c.servers[host], Proxy: via.String()}
-	if dir, ok := strings.CutPrefix(a.Server, "file://"); ok {
+func (c *Client) try(ctx context.Context, base string, via *proxy, path string, noCache bool, accept Accept) Attempt {
+	a := Attempt{Server: base, Proxy: via.String()}
+	if dir, ok := strings.CutPrefix(base, "file://"); ok {
 		a.Proxy = Direct
 		a.Class, a.Err = tryFile(dir, path, accept)
 		return a
 	}
+	c.exchange(ctx, &a, base+"/"+(&url.URL{Path: path}).EscapedPath(), via, noCache, accept)
+	return a
+}
+
+// exchange makes an attempt over HTTP and enters how it ended.
+func (c *Client) exchange(ctx context.Context, a *Attempt, address string, via *proxy, noCache bool, accept Accept) {
 	viaProxy := via.url != nil
 	timeout := c.timeout(viaProxy)
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, proxyKey{}, via.url))
 	defer cancel(nil)
-	w := &watch{ctx: ctx, limit: timeout, cancel: func() { cancel(errSlow) }}
+	w := &watch{ctx: ctx, limit: timeout, lowSpeed: c.cfg.LowSpeed, cancel: func() { cancel(errSlow) }}
 	w.timer = time.AfterFunc(2*timeout, w.cancel) // connecting, then waiting for the answer
 	defer w.timer.Stop()
-
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.Server+"/"+(&url.URL{Path: path}).EscapedPath(), nil)
-	if err != nil {
-		a.Class, a.Err = Local, err
-		return a
-	}
-	req.Header.Set("User-Agent", c.cfg.UserAgent)
-	if noCache {
-		req.Header.Set("Pragma", "no-cache")
-		req.Header.Set("Cache-Control", "no-cache")
-	}
-	resp, err := c.http.RoundTrip(req)
+	resp, err := c.roundTrip(ctx, address, noCache)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errSlow) {
 			err = errSlow
 		}
 		a.Class, a.Err = classify(err, viaProxy), cause(err)
-		return a
+		return
 	}
 	defer func() { _ = resp.Body.Close() }()
 	w.timer.Stop()
 	a.Status = resp.StatusCode
 	if resp.StatusCode != http.StatusOK {
-		a.Class, a.Err = classifyStatus(resp, viaProxy)
+		a.Class, a.Err = classifyStatus(resp, viaProxy, c.cfg.FollowRedirects)
 		// A short error page is read to its end, which keeps the connection usable.
 		_, _ = io.CopyN(io.Discard, &watchedReader{watch: w, r: resp.Body}, 4<<10)
-		return a
+		return
 	}
 	body := &watchedReader{watch: w, r: resp.Body}
 	err = accept(body)
@@ -412,7 +428,39 @@ func (c *Client) try(ctx context.Context, host int, via *proxy, path string, noC
 	default:
 		a.Class, a.Err = Local, err
 	}
-	return a
+}
+
+const maxRedirects = 4
+
+// roundTrip sends one request and, if that is allowed, follows where the answers
+// point to: never out of HTTP, and not from a private connection to a plain one.
+func (c *Client) roundTrip(ctx context.Context, address string, noCache bool) (*http.Response, error) {
+	for hop := 0; ; hop++ {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errRequest, err)
+		}
+		req.Header.Set("User-Agent", c.cfg.UserAgent)
+		if noCache {
+			req.Header.Set("Pragma", "no-cache")
+			req.Header.Set("Cache-Control", "no-cache")
+		}
+		resp, err := c.http.RoundTrip(req)
+		if err != nil || !c.cfg.FollowRedirects || hop == maxRedirects {
+			return resp, err
+		}
+		switch resp.StatusCode {
+		case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		default:
+			return resp, nil
+		}
+		to, err := resp.Location()
+		if err != nil || to.Host == "" || to.Scheme != "https" && (to.Scheme != "http" || req.URL.Scheme == "https") {
+			return resp, nil //nolint:nilerr // the answer itself says what is wrong
+		}
+		address = to.String()
+		_ = resp.Body.Close()
+	}
 }
 
 func tryFile(dir, path string, accept Accept) (Class, error) {
@@ -439,99 +487,4 @@ func tryFile(dir, path string, accept Accept) (Class, error) {
 		return BadData, err
 	}
 	return Local, err
-}
-
-func classifyStatus(resp *http.Response, viaProxy bool) (Class, error) {
-	status := resp.StatusCode
-	err := error(statusError(status))
-	class := HostHTTP
-	switch {
-	case viaProxy && (resp.Header.Get("X-Squid-Error") != "" || strings.Contains(resp.Header.Get("Proxy-Status"), "error=")):
-		class = ProxyHTTP
-	case status == http.StatusNotFound:
-		class = NotFound
-	case status == http.StatusTooManyRequests:
-		class = HostConnection
-	case status >= 300 && status < 400:
-		err = errRedirect
-	case status >= 500 || status == http.StatusBadRequest:
-	case viaProxy:
-		class = ProxyHTTP
-	}
-	return class, err
-}
-
-// cause drops the URL that net/http puts in front: the attempt names it anyway.
-func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
-}
-
-// watch ends a transfer that stalls or crawls.
-type watch struct {
-	ctx    context.Context //nolint:containedctx // of one request, to tell why it was cancelled
-	limit  time.Duration
-	timer  *time.Timer
-	cancel func()
-
-	waited time.Duration // time spent in reads, and bytes they gave, in the window
-	bytes  int64
-}
-
-// watchedReader remembers how reading ended, apart from what the reader of the
-// body makes of it. Only the time inside Read counts against the server.
-type watchedReader struct {
-	watch *watch // nil for local files
-	r     io.Reader
-	err   error
-}
-
-func (r *watchedReader) Read(p []byte) (int, error) {
-	w := r.watch
-	if w == nil {
-		n, err := r.r.Read(p)
-		r.err = err
-		return n, err
-	}
-	w.timer.Reset(w.limit)
-	start := time.Now()
-	n, err := r.r.Read(p)
-	w.timer.Stop()
-	w.waited += time.Since(start)
-	w.bytes += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(w.ctx), errSlow) {
-		err = errSlow
-	}
-	if err == nil && w.waited >= w.limit {
-		if float64(w.bytes) < lowSpeedLimit*w.waited.Seconds() {
-			err = errSlow
-		}
-		w.waited, w.bytes = 0, 0
-	}
-	if err != nil {
-		r.err = err
-	}
-	return n, err
-}
-
-// nextBackoff is random at first and then doubles.
-func nextBackoff(last, first time.Duration) time.Duration {
-	if last == 0 {
-		return rand.N(first) + time.Millisecond
-	}
-	return min(2*last, maxBackoff)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,51 +18,70 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestParseProxies(t *testing.T) {
+func TestChain(t *testing.T) {
+	script := func(context.Context, []byte, string, string) (string, error) { return "", nil }
 	for _, test := range []struct {
-		list, environment string
-		want              [][]string
+		list, environment, spare string
+		pac                      bool
+		want                     [][]string
+		fallback                 int
 	}{
-		{"", "", [][]string{{"DIRECT"}}},
-		{"DIRECT", "", [][]string{{"DIRECT"}}},
-		{"http://a:3128", "", [][]string{{"http://a:3128"}}},
-		{"a:3128|b:3128;DIRECT", "", [][]string{{"http://a:3128", "http://b:3128"}, {"DIRECT"}}},
-		{" a:1 | b:2 ; ; DIRECT ", "", [][]string{{"http://a:1", "http://b:2"}, {"DIRECT"}}},
-		{"auto;DIRECT", "http://p:8080", [][]string{{"http://p:8080"}, {"DIRECT"}}},
-		{"auto;DIRECT", "p:1|q:2", [][]string{{"http://p:1", "http://q:2"}, {"DIRECT"}}},
-		{"auto;DIRECT", "", [][]string{{"DIRECT"}}},
-		{"auto", "", [][]string{{"DIRECT"}}},
-		{"[2001:db8::1]:3128", "", [][]string{{"http://[2001:db8::1]:3128"}}},
+		{"", "", "", false, [][]string{{"DIRECT"}}, 1},
+		{"DIRECT", "", "", false, [][]string{{"DIRECT"}}, 1},
+		{"http://a:3128", "", "", false, [][]string{{"http://a:3128"}}, 1},
+		{"a:3128|b:3128;DIRECT", "", "", false, [][]string{{"http://a:3128", "http://b:3128"}, {"DIRECT"}}, 2},
+		{" a:1 | b:2 ; ; DIRECT ", "", "", false, [][]string{{"http://a:1", "http://b:2"}, {"DIRECT"}}, 2},
+		{"auto;DIRECT", "http://p:8080", "", false, [][]string{{"http://p:8080"}, {"DIRECT"}}, 2},
+		{"auto;DIRECT", "p:1|q:2", "", true, [][]string{{"http://p:1", "http://q:2"}, {"DIRECT"}}, 2},
+		{"auto;DIRECT", "p:1;auto", "", false, [][]string{{"http://p:1"}, {"DIRECT"}}, 2},
+		{"auto;DIRECT", "", "", false, [][]string{{"DIRECT"}}, 1},
+		{"auto;DIRECT", "", "", true, [][]string{{"auto"}, {"DIRECT"}}, 2},
+		{"auto", "", "", false, [][]string{{"DIRECT"}}, 1},
+		{"[2001:db8::1]:3128", "", "", false, [][]string{{"http://[2001:db8::1]:3128"}}, 1},
+		// T17: whoever has proxies to fall back to never goes direct.
+		{"DIRECT", "", "f:1;g:2", false, [][]string{{"http://f:1"}, {"http://g:2"}}, 0},
+		{"a:1|DIRECT;DIRECT", "", "f:1;DIRECT", false, [][]string{{"http://a:1"}, {"http://f:1"}}, 1},
+		{"a:1;DIRECT", "", "DIRECT", false, [][]string{{"http://a:1"}, {"DIRECT"}}, 2},
+		{"auto;DIRECT", "DIRECT", "f:1", false, [][]string{{"http://f:1"}}, 0},
 	} {
-		got, err := ParseProxies(test.list, test.environment, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Errorf("ParseProxies(%q): %v", test.list, err)
+		cfg := Config{Proxies: test.list, Environment: test.environment, Log: slog.New(slog.DiscardHandler)}
+		cfg.FallbackProxies = test.spare
+		if test.pac {
+			cfg.EvaluatePAC, cfg.PACURLs = script, []string{"auto"}
+		}
+		got, fallback, err := chain(cfg)
+		if err != nil || fallback != test.fallback {
+			t.Errorf("chain(%q, %q, %q): fall-back from %d, %v, want %d", test.list, test.environment, test.spare, fallback, err, test.fallback)
 		}
 		if diff := cmp.Diff(test.want, got); diff != "" {
-			t.Errorf("ParseProxies(%q) (-want +got):\n%s", test.list, diff)
+			t.Errorf("chain(%q, %q, %q) (-want +got):\n%s", test.list, test.environment, test.spare, diff)
 		}
 	}
-	for _, list := range []string{"a|auto", "ftp://a", "http://", "a b", "http://a:port"} {
-		if got, err := ParseProxies(list, "", slog.New(slog.DiscardHandler)); err == nil {
-			t.Errorf("ParseProxies(%q) = %v, want an error", list, got)
+	for _, list := range []string{"a|auto", "ftp://a", "http://", "a b", "http://a:port", "http://:80"} {
+		if got, _, err := chain(Config{Proxies: list, Log: slog.New(slog.DiscardHandler)}); err == nil {
+			t.Errorf("chain(%q) = %v, want an error", list, got)
 		}
 	}
 }
 
-func FuzzParseProxies(f *testing.F) {
+func FuzzChain(f *testing.F) {
 	for _, seed := range []string{"", "DIRECT", "a:1|b:2;c;DIRECT", "auto;DIRECT", "http://[::1]:3128", ";;|", "auto|a"} {
-		f.Add(seed, seed)
+		f.Add(seed, seed, seed)
 	}
-	f.Fuzz(func(t *testing.T, list, environment string) {
-		groups, err := ParseProxies(list, environment, slog.New(slog.DiscardHandler))
+	f.Fuzz(func(t *testing.T, list, environment, spare string) {
+		cfg := Config{Servers: []string{"http://a"}, Proxies: list, Environment: environment}
+		cfg.FallbackProxies = spare
+		c, err := New(cfg)
 		if err != nil {
 			return
 		}
-		if len(groups) == 0 {
-			t.Fatalf("ParseProxies(%q) has no group", list)
+		defer c.Close()
+		groups, active := c.Proxies()
+		if len(groups) == 0 || active == "" {
+			t.Fatalf("proxies %q, %q, %q give %q, active %q", list, environment, spare, groups, active)
 		}
-		if _, err := makeProxies(groups, nil); err != nil {
-			t.Errorf("ParseProxies(%q) = %q, of which no proxies can be made: %v", list, groups, err)
+		if c.fallback < len(c.names) && slices.ContainsFunc(c.names, func(g []string) bool { return slices.Contains(g, Direct) }) {
+			t.Errorf("proxies %q with %q to fall back to go direct: %q", list, spare, c.names)
 		}
 	})
 }
@@ -106,7 +126,7 @@ func TestReturnsToPreferred(t *testing.T) {
 	get(b)
 	first = 200
 	get(b)
-	now.t = now.t.Add(hostResetAfter - time.Second)
+	now.t = now.t.Add(defaultHostResetAfter - time.Second)
 	get(b)
 	now.t = now.t.Add(2 * time.Second)
 	get(a)
@@ -116,7 +136,7 @@ func TestProxyGroups(t *testing.T) {
 	bad, good := 200, 200
 	p, q := server(t, &bad), server(t, &good)
 	now := &clock{time.Unix(1000, 0)}
-	c, err := New(Config{Servers: []string{"http://origin.invalid"}, Proxies: [][]string{{p}, {q}}, Now: now.now})
+	c, err := New(Config{Servers: []string{"http://origin.invalid"}, Proxies: p + ";" + q, Now: now.now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +153,7 @@ func TestProxyGroups(t *testing.T) {
 	bad = 407
 	active(q)
 	bad = 200
-	now.t = now.t.Add(proxyResetAfter - time.Second)
+	now.t = now.t.Add(defaultProxyResetAfter - time.Second)
 	active(q)
 	now.t = now.t.Add(2 * time.Second)
 	active(p)
@@ -151,7 +171,7 @@ func TestLoadBalance(t *testing.T) {
 	proxies := []string{server(t, &ok), server(t, &ok), server(t, &ok)}
 	used := map[string]bool{}
 	for range 60 {
-		c, err := New(Config{Servers: []string{"http://origin.invalid"}, Proxies: [][]string{proxies}})
+		c, err := New(Config{Servers: []string{"http://origin.invalid"}, Proxies: strings.Join(proxies, "|")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +271,7 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestNameservers(t *testing.T) {
-	d := newDialer(time.Now, []string{"192.0.2.1", "[2001:db8::1]:5353"})
+	d := newDialer(Config{Now: time.Now, Nameservers: []string{"192.0.2.1", "[2001:db8::1]:5353"}})
 	if diff := cmp.Diff([]string{"192.0.2.1:53", "[2001:db8::1]:5353"}, d.nameservers); diff != "" {
 		t.Errorf("nameservers (-want +got):\n%s", diff)
 	}

@@ -1,0 +1,89 @@
+package client
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+)
+
+// Network tunes how servers and proxies are chosen and how long they are waited
+// for. The zero value is how the original client does it when its configuration
+// is silent; the names of its parameters stand behind the fields.
+type Network struct {
+	FallbackProxies string        // grammar of Options.Proxies; with any, nothing goes direct (CVMFS_FALLBACK_PROXY)
+	TimeoutDirect   time.Duration // Options.Timeout is for both ways unless this is set (CVMFS_TIMEOUT_DIRECT)
+	BackoffMax      time.Duration // longest pause before a retry; 0 means 10 s (CVMFS_BACKOFF_MAX)
+	LowSpeed        int           // bytes a second below which a transfer has stalled; 0 means 1024 (CVMFS_LOW_SPEED_LIMIT)
+
+	// How long after leaving the first group of proxies, or the first server, it
+	// is tried again; 0 means 5 and 30 minutes, negative never
+	// (CVMFS_PROXY_RESET_AFTER, CVMFS_HOST_RESET_AFTER).
+	ProxyResetAfter time.Duration
+	HostResetAfter  time.Duration
+
+	IndefiniteFailover bool // try proxies until the caller gives up (CVMFS_FAILOVER_INDEFINITELY)
+	ShardProxies       bool // divide objects among the proxies of a group (CVMFS_PROXY_SHARD)
+	FollowRedirects    bool // up to four (CVMFS_FOLLOW_REDIRECTS)
+
+	MaxServers int    // use the first of them only, after ordering; 0 means all (CVMFS_MAX_SERVERS)
+	GeoOrder   bool   // ask the servers which of them are near (CVMFS_USE_GEOAPI)
+	GeoName    string // who is asked for, instead of the proxy or this client (CVMFS_PROXY_TEMPLATE)
+
+	DNSTimeout        time.Duration // of one question; 0 means 3 s (CVMFS_DNS_TIMEOUT)
+	DNSRetries        int           // 0 means 1, negative none (CVMFS_DNS_RETRIES)
+	IPv4Only          bool          // (CVMFS_IPV4_ONLY)
+	PreferIPv6        bool          // of a proxy that has both (CVMFS_IPFAMILY_PREFER)
+	AddressesPerProxy int           // 0 means all (CVMFS_MAX_IPADDR_PER_PROXY)
+
+	// Where scripts that choose proxies are looked for, in order, when the list of
+	// proxies has a group auto; "auto" here is http://wpad/wpad.dat (CVMFS_PAC_URLS).
+	PACURLs []string
+	// EvaluatePAC runs the FindProxyForURL of such a script. It has to bound time
+	// and memory: the script comes from the network. Without it, or without
+	// PACURLs, auto stands for what the environment has as http_proxy.
+	EvaluatePAC func(ctx context.Context, script []byte, url, host string) (string, error)
+}
+
+func newTransfer(opt Options) (*transfer.Client, error) {
+	return transfer.New(transfer.Config{
+		Tuning: transfer.Tuning(opt.Network), Servers: opt.Servers, Proxies: opt.Proxies, Environment: os.Getenv("http_proxy"),
+		Timeout: opt.Timeout, Retries: opt.Retries, Backoff: opt.Backoff, Nameservers: opt.Nameservers, UserAgent: opt.UserAgent,
+		State: stateIn(opt.CacheDir, opt.Name), Log: opt.Log,
+		// Not opt.Now: what is waited for is time that passes, whatever the date.
+	})
+}
+
+// stateIn keeps what the network was found to be like in the cache directory.
+// That it cannot be written is no matter: it is found out again. Compat: the
+// names uuid and proxies are the original's.
+func stateIn(dir, name string) transfer.State {
+	file := func(kind string) string {
+		if kind == "uuid" {
+			return filepath.Join(dir, kind)
+		}
+		return filepath.Join(dir, kind+"."+name)
+	}
+	return transfer.State{
+		Load: func(kind string) string {
+			data, err := os.ReadFile(file(kind))
+			if err != nil || len(data) > maxSigned {
+				return ""
+			}
+			return string(data)
+		},
+		Save: func(kind, text string) {
+			f, err := os.CreateTemp(dir, ".state-*")
+			if err != nil {
+				return
+			}
+			_, err = f.WriteString(text)
+			if closeErr := f.Close(); err == nil && closeErr == nil && os.Rename(f.Name(), file(kind)) == nil {
+				return
+			}
+			_ = os.Remove(f.Name())
+		},
+	}
+}
