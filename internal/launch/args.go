@@ -9,6 +9,7 @@ import (
 // options is what create and import were told.
 type options struct {
 	noStart bool
+	wait    bool
 	values  map[string]string // configuration keys; an empty value is not there
 	files   []string          // what is not an option, at most two
 }
@@ -21,7 +22,7 @@ type options struct {
 //
 // Differs: what looks like an option and is none is refused unless a file of that
 // name exists; the original takes it for a file in any case. --option=value is
-// understood.
+// understood, and --wait.
 func scan(args, valued []string, acknowledge func(n int, file string)) (options, error) {
 	o := options{values: map[string]string{}}
 	for i := 0; i < len(args); i++ {
@@ -30,6 +31,9 @@ func scan(args, valued []string, acknowledge func(n int, file string)) (options,
 		switch {
 		case arg == "--no-start":
 			o.noStart = true
+			continue
+		case arg == optWait && !isFile(arg):
+			o.wait = true
 			continue
 		case strings.HasPrefix(name, "--") && slices.Contains(valued, name[2:]):
 			if !joined {

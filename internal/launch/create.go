@@ -111,6 +111,11 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 	if err := settle(v, s.tell); err != nil {
 		return err
 	}
+	if o.wait = o.wait && !o.noStart; o.wait {
+		if err := waitable(v); err != nil {
+			return err
+		}
+	}
 	if err := s.askName(ctx, v, userDataFile); err != nil {
 		return err
 	}
@@ -121,8 +126,12 @@ func (s *session) make(ctx context.Context, o options, userDataFile string, forc
 	if err != nil {
 		return err
 	}
-	defer h.free()
-	if err := s.furnish(ctx, h, o.noStart); err != nil {
+	err = s.furnish(ctx, h, o.noStart)
+	h.free()
+	if err == nil && o.wait {
+		err = s.await(ctx, h.name())
+	}
+	if err != nil {
 		return err
 	}
 	s.settled()

@@ -11,18 +11,15 @@ import (
 // destroy removes a machine, its disks, its folder and its record, in this
 // order. One that runs or is paused is asked about; declining is success.
 //
-// Compat: --force stands before the name only; a machine that is off or saved is
-// not asked about (cernvm-launch: src/RequestHandler.cpp).
+// Compat: a machine that is off or saved is not asked about (cernvm-launch:
+// src/RequestHandler.cpp).
 func (s *session) destroy(ctx context.Context, args []string) error {
-	force := len(args) == 2 && args[0] == "--force"
-	if force {
-		args = args[1:]
-	}
+	force, args := option(args, optForce)
 	name, err := one(args, "destroy")
 	if err != nil {
 		return err
 	}
-	if sure, err := s.confirmed(ctx, name, force); err != nil || !sure {
+	if sure, err := s.confirmed(ctx, name, force != ""); err != nil || !sure {
 		return err
 	}
 	r, free, err := s.hold(ctx, name)

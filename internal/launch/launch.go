@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/micavm/mica/internal/fail"
@@ -120,19 +122,23 @@ func (p *Program) say(format string, args ...any) { _, _ = fmt.Fprintf(p.Out, fo
 func (p *Program) tell(format string, args ...any) { _, _ = fmt.Fprintf(p.Err, format+"\n", args...) }
 
 const usageText = `Usage: cernvm-launch OPERATION [ARGUMENTS]
-	create	[--no-start] [--name NAME] [--cpus N] [--memory MB] [--disk MB] [--iso PATH] [--sharedFolder PATH] [USER_DATA_FILE] [CONFIG_FILE]
-		Make a machine from a context, and start it.
+	create	[--no-start] [--wait] [--name NAME] [--cpus N] [--memory MB] [--disk MB] [--iso PATH] [--sharedFolder PATH] [USER_DATA_FILE] [CONFIG_FILE]
+		Make a machine from a context, and start it; with --wait, until its SSH server answers.
 	destroy	[--force] NAME
 		Remove a machine and its disks.
-	import	[--no-start] [--name NAME] [--memory MB] [--disk MB] [--cpus N] [--sharedFolder PATH] OVA_FILE [CONFIG_FILE]
+	import	[--no-start] [--wait] [--name NAME] [--memory MB] [--disk MB] [--cpus N] [--sharedFolder PATH] OVA_FILE [CONFIG_FILE]
 		Make a machine from an OVA appliance.
-	list	[--running] [NAME]
-		Show all machines, those that run, or one in detail.
+	list	[NAME | --running | -l | --json [NAME]]
+		Show all machines, those that run, or one in detail; with -l their state and driver, too.
+	logs	NAME
+		Show what a machine has written to its console.
 	pause	NAME
-	ssh	[user@]NAME
-	start	NAME
-	stop	NAME
-		Save the machine's memory to disk and end it.
+	prune	[--force]
+		Remove the records and folders of machines that are gone or were never finished.
+	ssh	[user@]NAME [COMMAND...]
+	start	[--wait] NAME
+	stop	[--shutdown | --poweroff] NAME
+		Save the machine's memory to disk and end it; or have it shut down; or switch it off.
 	-v, --version
 	-h, --help`
 
@@ -143,6 +149,7 @@ func operations() map[string]operation {
 	return map[string]operation{
 		"create": (*session).create, "import": (*session).importOVA, "list": (*session).list, "destroy": (*session).destroy,
 		"start": (*session).start, "pause": (*session).pause, "stop": (*session).stop, "ssh": (*session).ssh,
+		"logs": (*session).logs, "prune": (*session).prune,
 	}
 }
 
@@ -165,7 +172,7 @@ func (p *Program) dispatch(ctx context.Context, args []string) error {
 	run, ok := operations()[args[0]]
 	if !ok {
 		p.tell("Invalid operation: %s", args[0])
-		p.tell("The operations are: create, destroy, import, list, pause, ssh, start, stop\n")
+		p.tell("The operations are: %s\n", strings.Join(slices.Sorted(maps.Keys(operations())), ", "))
 		p.say("%s", usageText)
 		return spoken(codeOperation)
 	}

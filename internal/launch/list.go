@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,32 +16,107 @@ import (
 // atOnce bounds how many machines are asked for their state at a time.
 const atOnce = 16
 
+// The options of list.
+const (
+	optRunning = "--running"
+	optLong    = "-l"
+	optJSON    = "--json"
+)
+
 // list shows all machines, those that run, or one.
 //
-// Differs: the order is that of the names; the original's is random.
+// Differs: the order is that of the names; the original's is random. With -l or
+// --json there are also machines that are gone or half made, and the states.
 func (s *session) list(ctx context.Context, args []string) error {
+	how, only := "", ""
 	switch {
+	case len(args) == 2 && args[0] == optJSON:
+		how, only = optJSON, args[1]
 	case len(args) > 1:
-		return usage("Invalid arguments: 'list' takes --running or one machine name")
-	case len(args) == 1 && args[0] != "--running":
-		return s.listOne(args[0])
+		return usage("Invalid arguments: 'list' takes one machine name, or %s, %s or %s [NAME]", optRunning, optLong, optJSON)
+	case len(args) == 1:
+		if how = args[0]; how != optRunning && how != optLong && how != optJSON {
+			return s.listOne(how)
+		}
 	}
 	all, err := s.records()
 	if err != nil {
 		return err
 	}
+	if only != "" {
+		if all = slices.DeleteFunc(all, func(r *record) bool { return r.name() != only }); len(all) == 0 {
+			return unknown(only)
+		}
+	}
 	states, err := s.states(ctx, all)
-	if err != nil && len(args) == 0 && slices.ContainsFunc(states, func(st machine.State) bool { return st != "" }) {
+	if err != nil && how == "" && slices.ContainsFunc(states, func(st machine.State) bool { return st != "" }) {
 		s.tell("note: %s", oneLine(err.Error())) // the listing is whole all the same: it shows no states
 		err = nil
 	}
+	if how == optJSON {
+		return errors.Join(s.listJSON(all, states), err)
+	}
 	for n, r := range all {
-		if states[n] == machine.Absent || len(args) == 1 && states[n] != machine.Running && states[n] != machine.Paused {
-			continue
+		switch {
+		case how == optLong:
+			s.say("%s:\tCVM: %s\tport: %s\tstate: %s\tdriver: %s", r.name(), r.values[keyVersion], r.values[localPort], shown(r, states[n]), r.driver())
+		case states[n] != machine.Absent && (how == "" || states[n] == machine.Running || states[n] == machine.Paused):
+			s.say("%s:\tCVM: %s\tport: %s", r.name(), r.values[keyVersion], r.values[localPort])
 		}
-		s.say("%s:\tCVM: %s\tport: %s", r.name(), r.values[keyVersion], r.values[localPort])
 	}
 	return err
+}
+
+// shown is the state of a machine as people read it.
+func shown(r *record, state machine.State) machine.State {
+	switch {
+	case r.values[micaPhase] != "":
+		return machine.Incomplete
+	case state == "":
+		return machine.Unknown
+	}
+	return state
+}
+
+// listed is a machine in JSON. Its context, which may hold passwords, is not in it.
+type listed struct {
+	Name      string        `json:"name"`
+	UUID      string        `json:"uuid"`
+	State     machine.State `json:"state"`
+	Driver    string        `json:"driver"`
+	Version   string        `json:"cernvmVersion"`
+	CPUs      int           `json:"cpus"`
+	Memory    int           `json:"memory"` // MiB, as is the disk
+	Disk      int64         `json:"disk"`
+	Port      int           `json:"port"` // of this computer, 0 before there is one
+	GuestPort int           `json:"guestPort"`
+	Shared    string        `json:"sharedFolder,omitempty"`
+	Folder    string        `json:"folder"`
+}
+
+func (s *session) listJSON(all []*record, states []machine.State) error {
+	out := struct {
+		Schema   int      `json:"schema"`
+		Machines []listed `json:"machines"`
+	}{Schema: 1, Machines: []listed{}}
+	for n, r := range all {
+		spec := r.spec()
+		l := listed{
+			Name: r.name(), UUID: r.id, State: shown(r, states[n]), Driver: r.driver(), Version: r.values[keyVersion],
+			CPUs: spec.CPUs, Memory: spec.MemoryMiB, Disk: spec.DiskMiB,
+			Port: spec.Forwards[0].Host, GuestPort: spec.Forwards[0].Guest, Folder: spec.Dir,
+		}
+		if len(spec.Shares) > 0 {
+			l.Shared = spec.Shares[0].Path
+		}
+		out.Machines = append(out.Machines, l)
+	}
+	text, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the list: %w", err)
+	}
+	s.say("%s", text)
+	return nil
 }
 
 // states asks for the state of every machine. Of those that cannot be asked the

@@ -18,6 +18,7 @@ type memory struct {
 	machines map[string]machine.State
 	specs    map[string]machine.Spec
 	started  int
+	stops    []machine.StopMode
 	fail     map[string]error // by method
 	at       map[string]func()
 }
@@ -115,10 +116,13 @@ func (m *memory) Start(ctx context.Context, i machine.Instance) error {
 	return nil
 }
 
-func (m *memory) Stop(ctx context.Context, i machine.Instance, _ machine.StopMode) error {
+func (m *memory) Stop(ctx context.Context, i machine.Instance, how machine.StopMode) error {
 	if err := m.enter(ctx, "Stop"); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	m.stops = append(m.stops, how)
+	m.mu.Unlock()
 	m.set(i.Spec.ID, machine.Stopped)
 	return nil
 }

@@ -21,11 +21,15 @@ const knownHosts = "known_hosts"
 //
 // Differs: -p and the port are two arguments; the key of each machine's host is
 // kept in its own file under its own alias, since machines share the address and
-// reuse ports; it works on Windows, too.
+// reuse ports; it works on Windows, too. What follows the name is a command to
+// carry out there.
 func (s *session) ssh(ctx context.Context, args []string) error {
-	target, err := one(args, "ssh")
-	if err != nil {
-		return err
+	if len(args) == 0 {
+		return usage("Invalid arguments: 'ssh' takes a machine name, and a command or none")
+	}
+	target, command := args[0], args[1:]
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
 	}
 	login, name, found := strings.Cut(target, "@")
 	if !found {
@@ -70,6 +74,9 @@ func (s *session) ssh(ctx context.Context, args []string) error {
 	argv := []string{
 		"ssh", "-Y", "-p", port, "-o", "HostKeyAlias=cernvm-" + r.id,
 		"-o", "UserKnownHostsFile=" + quoteOption(filepath.Join(r.folder(), knownHosts)), login + "@127.0.0.1",
+	}
+	if len(command) > 0 {
+		argv = append(append(argv, "--"), command...)
 	}
 	code, err := s.SSH(ctx, path, argv)
 	if err != nil {
