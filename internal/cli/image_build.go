@@ -24,11 +24,12 @@ func newImageBuild(a *app) *cobra.Command {
 		Short: "Build a boot image for a repository",
 		Long: `Build a boot image for a repository.
 
-The kernel, busybox, e2fsprogs and isolinux come from Debian packages, which
-apt downloads and verifies; nothing is installed, and no root is needed. Packages
-are kept, so that the next build needs neither network nor apt and gives the
-same bytes. Beside the image come <image>.sha256 and <image>.json, which lists
-every input with its digest.`,
+The image starts by BIOS and by UEFI, as a CD and as a disk, such as a USB
+stick. The kernel, busybox, e2fsprogs, isolinux and systemd-boot come from
+Debian packages, which apt downloads and verifies; nothing is installed, and no
+root is needed. Packages are kept, so that the next build needs neither network
+nor apt and gives the same bytes. Beside the image come <image>.sha256 and
+<image>.json, which lists every input with its digest.`,
 		Example: `  mica image build --repository os.example.org --server s1.example.org --key os.example.org.pub
   mica image build -o class.iso --repository os.local --url http://10.0.2.2:8000/cvmfs/os.local --key os.local.pub --tag v2`,
 		Args: cobra.NoArgs,

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/iso9660"
 )
 
 // maxCommandLine is COMMAND_LINE_SIZE of x86, less the ending NUL.
@@ -137,4 +138,30 @@ func (c CommandLine) isolinux(title string, p Platform) ([]byte, error) {
 		b.WriteString("  kernel /" + KernelPath + "\n  append " + strings.Join(words, " ") + "\n")
 	}
 	return b.Bytes(), nil
+}
+
+// systemdBoot is the same menu for UEFI firmware: entries of the Boot Loader
+// Specification, type 1. The words are the same, too: the kernel's own initrd=
+// is for a loader that passes no initramfs, and the kernel passes over it.
+//
+// Differs: cernvm-micro starts by UEFI on aarch64 alone, from a startup.nsh.
+func (c CommandLine) systemdBoot(title string, p Platform) ([]iso9660.File, error) {
+	if strings.ContainsAny(title, "\r\n") {
+		return nil, fmt.Errorf("title %q is not one line", title)
+	}
+	files := []iso9660.File{iso9660.Bytes(EFIConfigDir+"/loader.conf", 0o444,
+		fmt.Appendf(nil, "timeout 2\ndefault %s.conf\nauto-entries no\nauto-firmware no\n", Normal))}
+	for i, e := range []Entry{Normal, Debug} {
+		words, err := c.Words(p, e)
+		if err != nil {
+			return nil, err
+		}
+		shown := title
+		if e == Debug {
+			shown += " (debug)"
+		}
+		text := fmt.Appendf(nil, "title %s\nsort-key %d\nlinux /%s\ninitrd /%s\noptions %s\n", shown, i+1, KernelPath, InitramfsPath, strings.Join(words, " "))
+		files = append(files, iso9660.Bytes(fmt.Sprintf("%s/entries/%s.conf", EFIConfigDir, e), 0o444, text))
+	}
+	return files, nil
 }

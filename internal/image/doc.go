@@ -7,5 +7,6 @@
 // The layout of the tree is that of cernvm-micro (iso_dir of its Makefile), so
 // that documentation and habits carry over: /cernvm/vmlinuz.xz,
 // /cernvm/initrd.img, /isolinux, /version and the sentinel
-// /.ucernvm_boot_loader by which a boot disk is known.
+// /.ucernvm_boot_loader by which a boot disk is known. For UEFI firmware there is
+// systemd-boot in /EFI/BOOT with its menu in /loader.
 package image

@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/micavm/mica/internal/iso9660"
@@ -15,6 +16,9 @@ const (
 	SentinelPath  = ".ucernvm_boot_loader"
 	LoaderDir     = "isolinux"
 	LoaderConfig  = "isolinux/isolinux.cfg"
+
+	EFIDir       = "EFI/BOOT" // where firmware looks on media
+	EFIConfigDir = "loader"   // of systemd-boot
 )
 
 // Label is the volume label of every boot image.
@@ -31,6 +35,7 @@ type Tree struct {
 	Initramfs iso9660.File
 	Loader    []iso9660.File // of LoaderDir: isolinux.bin and its modules
 	HybridMBR []byte         // isohdpfx.bin, may be nil
+	EFI       []iso9660.File // of EFIDir: systemd-boot by the name that firmware looks for; none leaves UEFI out
 }
 
 // Files returns the whole tree as it is on the platform p.
@@ -47,5 +52,19 @@ func (t Tree) Files(p Platform) ([]iso9660.File, error) {
 		iso9660.Bytes(LoaderConfig, 0o444, config),
 		kernel, initramfs,
 	}
-	return append(files, t.Loader...), nil
+	files = append(files, t.Loader...)
+	if len(t.EFI) > 0 {
+		more, err := t.Command.systemdBoot(t.Title, p)
+		if err != nil {
+			return nil, fmt.Errorf("writing boot menu: %w", err)
+		}
+		files = append(append(files, t.EFI...), more...)
+	}
+	return files, nil
+}
+
+// OnSystemPartition says that UEFI firmware, or the loader it starts, reads the
+// file with that path.
+func OnSystemPartition(p string) bool {
+	return p == KernelPath || p == InitramfsPath || strings.HasPrefix(p, EFIDir+"/") || strings.HasPrefix(p, EFIConfigDir+"/")
 }

@@ -123,11 +123,10 @@ func (p *plan) efi() *node {
 // the boot image is, and the partitions that isohybrid makes: one of the image
 // and, where there is one, one of the EFI image.
 //
-// Differs: isohybrid lets the first span the second. UEFI firmware must refuse
-// partitions that overlap (UEFI 2.10, 5.2.1); others give the first the type
-// 0x00 so that firmware passes it over, and every partitioner takes its entry
-// for free. Here the first ends where the second begins, and the second, which
-// is the last thing in the image, ends with it.
+// Differs: isohybrid's first partition spans the second. Firmware must refuse
+// partitions that overlap (UEFI 2.10, 5.2.1), and a first one of type 0x00, as
+// some make it for that reason, is free space to partitioners. Here the first
+// ends where the second begins, which ends with the image.
 func (p *plan) hybridSector() []byte {
 	b := make([]byte, 512)
 	const hiddenNTFS, active, blocks = 0x17, 0x80, SectorSize / 512

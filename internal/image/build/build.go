@@ -143,7 +143,7 @@ func (b *builder) tree(ctx context.Context) (image.Tree, image.Manifest, error) 
 	m.Sizes.Kernel, m.Sizes.Initramfs, m.Sizes.Plain = int64(len(disk.kernel.image)), int64(len(packed)), plain
 	m.Sizes.Guest = int64(len(disk.guest))
 	m.Sizes.Tools = int64(len(disk.busybox)) + total(disk.programs) + total(disk.libraries)
-	for _, l := range parts.loader {
+	for _, l := range slices.Concat(parts.loader, parts.efi) {
 		m.Sizes.Loader += l.Size
 	}
 	tag := b.o.Command.Tag
@@ -154,7 +154,7 @@ func (b *builder) tree(ctx context.Context) (image.Tree, image.Manifest, error) 
 		Title: m.Title, Version: fmt.Sprintf("%s at %s, Mica %s", b.o.Command.Repository, tag, disk.version),
 		Time: b.o.Epoch, Command: b.o.Command,
 		Kernel: iso9660.Bytes(image.KernelPath, 0o444, disk.kernel.image), Initramfs: iso9660.Bytes(image.InitramfsPath, 0o444, packed),
-		Loader: parts.loader, HybridMBR: parts.mbr,
+		Loader: parts.loader, HybridMBR: parts.mbr, EFI: parts.efi,
 	}, m, nil
 }
 
@@ -203,6 +203,7 @@ func (b *builder) local(disk *ramdisk, m *image.Manifest) error {
 // parts are what packages give besides the initramfs.
 type parts struct {
 	loader []iso9660.File
+	efi    []iso9660.File
 	mbr    []byte
 	used   []packages.Package
 }
@@ -215,11 +216,12 @@ const (
 	syslinuxPackage = "syslinux-common"
 	caPackage       = "ca-certificates"
 	xzPackage       = "xz-utils"
+	uefiPackage     = "systemd-boot-efi"
 )
 
 // gather gets the packages, from the cache if it can, and unpacks them.
 func (b *builder) gather(ctx context.Context, disk *ramdisk) (parts, error) {
-	request := []string{b.o.Kernel, busyboxPackage, toolsPackage, isolinuxPackage, syslinuxPackage}
+	request := []string{b.o.Kernel, busyboxPackage, toolsPackage, isolinuxPackage, syslinuxPackage, uefiPackage}
 	if b.o.CAs {
 		request = append(request, caPackage)
 	}
@@ -307,6 +309,7 @@ func (b *builder) unpack(ctx context.Context, disk *ramdisk, pkgs []packages.Pac
 		{busyboxPackage, func(p string) error { return disk.takeBusybox(ctx, p) }},
 		{isolinuxPackage, func(p string) error { return all.takeIsolinux(ctx, p) }},
 		{syslinuxPackage, func(p string) error { return all.takeSyslinux(ctx, p) }},
+		{uefiPackage, func(p string) error { return all.takeSystemdBoot(ctx, p) }},
 	}
 	if b.o.CAs {
 		steps = append(steps, step{caPackage, func(p string) error { return disk.takeCAs(ctx, p) }})

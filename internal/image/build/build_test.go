@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,6 +158,9 @@ func TestRealBuild(t *testing.T) {
 	}
 	if v, err := image.Check(one); err != nil || !v.Verified || v.SHA256 != first.SHA256 {
 		t.Errorf("Check = %+v, %v", v, err)
+	}
+	if c, err := format.ISO.Open(bytes.NewReader(a), int64(len(a))); err != nil || !slices.Equal(c.Firmware, []string{"BIOS", "EFI", "BIOS from a disk", "EFI from a disk"}) {
+		t.Errorf("starts by %q, %v", c.Firmware, err)
 	}
 	const budget = 18 << 20
 	if len(a) > budget {

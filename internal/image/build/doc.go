@@ -1,6 +1,7 @@
 // Package build makes boot images: Debian's kernel, a choice of its modules, busybox,
 // e2fsprogs with their libraries and the guest binary become an initramfs; with
-// isolinux they become a boot tree; the tree is written in a format.
+// isolinux and systemd-boot they become a boot tree; the tree is written in a
+// format.
 //
 // It installs nothing, needs no root and no loop devices, runs no foreign code,
 // and asks apt only for what its cache does not have. Equal inputs give equal

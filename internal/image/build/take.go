@@ -94,6 +94,21 @@ func (p *parts) takeSyslinux(ctx context.Context, name string) error {
 	return p.load(files, dir, loaderModules...)
 }
 
+// takeSystemdBoot takes the loader for UEFI firmware.
+func (p *parts) takeSystemdBoot(ctx context.Context, name string) error {
+	const dir = "usr/lib/systemd/boot/efi"
+	files, err := read(ctx, name, func(p string) bool { return path.Dir(p) == dir })
+	if err != nil {
+		return err
+	}
+	data, err := files.find("systemd-bootx64.efi", dir)
+	if err != nil {
+		return err
+	}
+	p.efi = append(p.efi, iso9660.Bytes(path.Join(image.EFIDir, "BOOTX64.EFI"), 0o444, data))
+	return nil
+}
+
 func (p *parts) load(files content, dir string, names ...string) error {
 	for _, n := range names {
 		data, err := files.find(n, dir)
