@@ -48,7 +48,7 @@ func order(t *testing.T, change func(*machine.Spec)) machine.Spec {
 	}
 	image := drivertest.BootISO(drivertest.Guest{Says: "hello\r\n"})
 	if s.Image.Format != "" {
-		image = append(drivertest.DataSector(), make([]byte, 1<<20)...)
+		image = drivertest.BootDisk(drivertest.Guest{})
 	}
 	if err := os.WriteFile(s.ImagePath(), image, 0o600); err != nil {
 		t.Fatal(err)

@@ -171,6 +171,9 @@ func changed(doc string, from, to machine.Spec, m media, o options) (string, err
 	if x.Devices == nil {
 		return "", fail.New(fail.Failed, "domain %s has no devices", x.Name)
 	}
+	if x.OS != nil && x.OS.NVRam != nil && m.nvram != "" {
+		x.OS.NVRam.NVRam = m.nvram
+	}
 	paths := map[string]string{}
 	for _, disk := range disks(to, m) {
 		paths[disk.Target.Dev] = disk.Source.File.File

@@ -48,6 +48,7 @@ func userNet(s machine.Spec) bool { return s.Network == "" || s.Network == machi
 // media are the paths of a machine's files, as its QEMU sees them.
 type media struct {
 	image, config, disk, log string
+	nvram                    string   // of UEFI
 	more                     []string // of Spec.Disks
 }
 
@@ -72,7 +73,7 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 		Metadata:   &libvirtxml.DomainMetadata{XML: mark(s)},
 		Memory:     &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
 		VCPU:       &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
-		OS:         system(s),
+		OS:         system(s, m),
 		Features:   &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}},
 		CPU:        processor(s, accel),
 		Clock:      &libvirtxml.DomainClock{Offset: "utc"},
@@ -137,7 +138,7 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 	return d.Marshal()
 }
 
-func system(s machine.Spec) *libvirtxml.DomainOS {
+func system(s machine.Spec, m media) *libvirtxml.DomainOS {
 	o := &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: archOf(s), Machine: machineType(s), Type: "hvm"}}
 	if s.Firmware == machine.UEFI {
 		// Left alone, libvirt takes the build with Secure Boot, which says nothing
@@ -146,6 +147,9 @@ func system(s machine.Spec) *libvirtxml.DomainOS {
 		o.FirmwareInfo = &libvirtxml.DomainOSFirmwareInfo{Features: []libvirtxml.DomainOSFirmwareFeature{
 			{Enabled: "no", Name: "secure-boot"}, {Enabled: "no", Name: "enrolled-keys"},
 		}}
+		// In a place of its own libvirt names it after the domain, and loses it when
+		// that is renamed.
+		o.NVRam = &libvirtxml.DomainNVRam{NVRam: m.nvram}
 	}
 	return o
 }

@@ -80,5 +80,17 @@ func QEMUUser(doc, arch string) (uid int, emulates, kvm bool, err error) {
 	return caps.qemuUID, caps.virt[arch].emulated, caps.virt[arch].kvm, err
 }
 
+// Medium is where a machine's files are, and what its medium with the context holds.
+func Medium(ctx context.Context, d machine.Driver, i machine.Instance) (pool string, data []byte, err error) {
+	one := d.(*Driver)
+	c, p, err := one.open(ctx, i)
+	if err != nil {
+		return "", nil, err
+	}
+	defer c.close()
+	data, err = one.storeOf(c, p).config(ctx, i.Spec)
+	return p.Pool, data, err
+}
+
 // Real makes a driver for this process's environment.
 func Real() machine.Driver { return New(machine.Env{Getenv: os.Getenv}) }

@@ -313,6 +313,7 @@ func TestStartFailed(t *testing.T) {
 		"process exited: cannot set up guest memory 'pc.ram': Cannot allocate memory":                  fail.HostLacks,
 		"write failed: No space left on device":                                                        fail.Failed,
 		"-netdev user,id=mica0: Parameter 'type' expects a netdev backend type":                        fail.HostLacks,
+		`qemu-system-x86_64: -blockdev {"node-name":"x"}: Failed to get "write" lock`:                  fail.Conflict,
 		"Requested operation is not valid: network 'default' is not active":                            fail.HostLacks,
 	} {
 		err := libvirt.StartFailed(plain(), errors.New(text))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
 	"time"
 
@@ -16,15 +17,14 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
-	"github.com/micavm/mica/internal/machine/qemuimg"
 )
 
 // pool keeps a machine's files as volumes of a storage pool.
 type pool struct {
-	c      *conn
-	name   string
-	id     string // the machine's
-	images qemuimg.Tool
+	images
+	c    *conn
+	name string
+	id   string // the machine's
 }
 
 // The names of volumes begin with the machine's id, and end as the files do.
@@ -212,7 +212,16 @@ func (p *pool) make(ctx context.Context, s machine.Spec, from *origin, made take
 		}
 	}
 	_, m.log, err = volumes.add(ctx, logName, "raw", 0, nil)
+	m.nvram = p.nvram(s, m)
 	return m, err
+}
+
+// nvram is where libvirt is to make it: beside the disk.
+func (p *pool) nvram(s machine.Spec, m media) string {
+	if s.Firmware != machine.UEFI {
+		return ""
+	}
+	return path.Join(path.Dir(m.disk), p.volume(nvramName))
 }
 
 // disks makes the machine's disks, and returns their paths by name.
@@ -242,7 +251,7 @@ func (m maker) disks(ctx context.Context, s machine.Spec, from *origin) (map[str
 				return nil, err
 			}
 		}
-		return paths, nil
+		return paths, m.cloneNVRAM(ctx, s, other)
 	}
 	for _, n := range own(s) {
 		if _, paths[moreName(n)], err = m.add(ctx, moreName(n), formatQcow2, s.Disks[n].MiB*mebi, nil); err != nil {
@@ -255,13 +264,36 @@ func (m maker) disks(ctx context.Context, s machine.Spec, from *origin) (map[str
 	}
 	staged := s.Path(stagedName)
 	m.made("staged disk", func(context.Context) error { return gone(os.Remove(staged)) })
-	if err := copyImage(ctx, m.images, s, staged); err != nil {
+	if err := m.convert(ctx, s, staged); err != nil {
 		return nil, err
 	}
 	if paths[diskName], err = m.addFile(ctx, diskName, formatQcow2, s.DiskMiB*mebi, staged); err != nil {
 		return nil, err
 	}
 	return paths, os.Remove(staged)
+}
+
+// cloneNVRAM copies the variables of UEFI, if there are any yet. libvirt has made
+// the file past the pool.
+func (m maker) cloneNVRAM(ctx context.Context, s machine.Spec, other *pool) error {
+	if s.Firmware != machine.UEFI {
+		return nil
+	}
+	if err := m.refresh(ctx, m.in); err != nil {
+		return err
+	}
+	origin, size, err := other.size(ctx, m.in, nvramName)
+	if err != nil || size < 0 {
+		return err
+	}
+	_, _, err = m.add(ctx, nvramName, "raw", size, &origin)
+	return err
+}
+
+// refresh makes volumes known that others have made. It fails where somebody's
+// volume is being made.
+func (p *pool) refresh(ctx context.Context, in rpc.StoragePool) error {
+	return p.c.call(ctx, longPatience, "looking through storage pool "+p.name, func() error { return p.c.StoragePoolRefresh(in, 0) })
 }
 
 func (p *pool) media(ctx context.Context, s machine.Spec) (media, error) {
@@ -284,6 +316,7 @@ func (p *pool) media(ctx context.Context, s machine.Spec) (media, error) {
 			return m, err
 		}
 	}
+	m.nvram = p.nvram(s, m)
 	return m, nil
 }
 
@@ -303,14 +336,14 @@ func (p *pool) remove(ctx context.Context, s machine.Spec) error {
 	if err != nil {
 		return err
 	}
-	// Parts of the log that virtlogd has made are not known before a refresh,
-	// which fails where somebody else's volume is being made: then they stay
-	// unknown, and so do the names after another look.
-	rerr := p.c.call(ctx, longPatience, "looking through storage pool "+p.name, func() error { return p.c.StoragePoolRefresh(in, 0) })
+	// What libvirt and virtlogd have made past the pool is not known before a
+	// refresh. Where that fails it stays unknown, and so do the names after
+	// another look.
+	rerr := p.refresh(ctx, in)
 	if rerr != nil && ctx.Err() != nil {
 		return rerr
 	}
-	names := []string{imageName, configName, diskName, logName}
+	names := []string{imageName, configName, diskName, nvramName, logName}
 	for _, end := range rotated {
 		names = append(names, logName+end)
 	}

@@ -88,6 +88,11 @@ func TestSystem(t *testing.T) {
 	world(t, "system", "run", "^TestConformance$/^(probe|life|clone)$|^TestBeside", "")
 }
 
+// TestKilled is about commands that are killed beside such a daemon.
+func TestKilled(t *testing.T) {
+	world(t, "killed", "run", "^TestBeside(Killed|Swept)$", "")
+}
+
 func TestConformance(t *testing.T) {
 	beside(t, "system", "pool", "session", "remote")
 	drivertest.Run(t, drivertest.Case{
@@ -100,7 +105,12 @@ func TestConformance(t *testing.T) {
 // TestPool is about the system's daemon as distributions set it up: its QEMU
 // runs as another user, so that the files are volumes.
 func TestPool(t *testing.T) {
-	world(t, "pool", "run", "^TestConformance$|^TestBesideSwept$|^TestBeside(Change|Cut)$", "/strange_folders", "LIBVIRTD_QEMU_USER=libvirt-qemu")
+	world(t, "pool", "run", "^TestConformance$", "/strange_folders", "LIBVIRTD_QEMU_USER=libvirt-qemu")
+}
+
+// TestPoolMore is about what is in no other driver.
+func TestPoolMore(t *testing.T) {
+	world(t, "pool", "run", "^TestBeside", "", "LIBVIRTD_QEMU_USER=libvirt-qemu")
 }
 
 // TestSession is about a user's own daemon, which the driver starts.

@@ -62,6 +62,7 @@ func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) 
 		return err
 	})
 	if err == nil {
+		d.at("snapshot")
 		return nil
 	}
 	switch text := err.Error(); {
@@ -181,6 +182,7 @@ func (d *Driver) Revert(ctx context.Context, i machine.Instance, name string) er
 	if err != nil {
 		return startFailed(i.Spec, err)
 	}
+	d.at("reverted")
 	if state, err = c.state(ctx, dom); err != nil {
 		return err
 	}

@@ -184,7 +184,10 @@ func startFailed(s machine.Spec, err error) error {
 	switch {
 	case has("Permission denied") && has("storage file", "Could not open", "search permissions", "Failed to open"):
 		return fail.New(fail.HostLacks, "libvirt's QEMU may not use the machine's files: %w", err).
-			Hint("make the machine anew with its files in a storage pool: --option pool=%s", defaultPool)
+			Hint("make the machine anew with its files in a storage pool: --option pool=%s", defaultPool).
+			Hint("a disk of your own has to be where that user can reach it, as /var/lib/libvirt/images")
+	case has(`Failed to get "write" lock`, "Failed to get shared"):
+		return fail.New(fail.Conflict, "a disk of %q is in use: %w", s.Name, err).Hint("stop the other machine or program that uses it")
 	case has("No such file or directory") && has("storage file", "Could not open"):
 		return fail.New(fail.NotFound, "a file of the machine is gone: %w", err)
 	case has("failed to initialize kvm", "KVM is not available", "Could not access KVM"):

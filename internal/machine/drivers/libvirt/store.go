@@ -22,6 +22,7 @@ const (
 	stagedName  = "disk.staged" // what is on its way into a pool
 	configName  = "config.iso"
 	diskName    = "disk.qcow2"
+	nvramName   = "nvram.fd" // libvirt makes it when the machine first starts
 	logName     = "console.log"
 	lastLogName = "console.last"
 
@@ -68,11 +69,11 @@ type taker func(name string, back func(context.Context) error)
 
 // storeOf returns where a machine's files are. A folder needs no connection.
 func (d *Driver) storeOf(c *conn, p place) store {
-	images := qemuimg.Tool{Run: d.run}
+	i := images{qemuimg.Tool{Run: d.run}, d.at}
 	if p.Pool == "" {
-		return folder{images}
+		return folder{i}
 	}
-	return &pool{c: c, name: p.Pool, id: p.ID, images: images}
+	return &pool{c: c, name: p.Pool, id: p.ID, images: i}
 }
 
 // configDrive is the medium with the machine's context.
@@ -90,22 +91,32 @@ func bootImage(s machine.Spec) qemuimg.Image {
 	return qemuimg.Image{Path: s.ImagePath(), Format: s.Image.Format, Name: s.Image.Path}
 }
 
-// copyImage makes a disk of the machine's disk image, in the file at path.
-func copyImage(ctx context.Context, images qemuimg.Tool, s machine.Spec, path string) error {
+// images makes disks of disk images.
+type images struct {
+	qemuimg.Tool
+	at func(step string)
+}
+
+// convert makes a disk of the machine's disk image, in the file at path.
+func (i images) convert(ctx context.Context, s machine.Spec, path string) error {
 	image := bootImage(s)
 	if err := machine.CheckDiskImage(image.Path, image.Format); err != nil {
 		return err
 	}
-	if err := images.Whole(ctx, image); err != nil {
+	if err := i.Whole(ctx, image); err != nil {
 		return err
 	}
 	if err := makeDisk(path, s.DiskMiB*mebi); err != nil {
 		return err
 	}
-	if err := images.Fill(ctx, qemuimg.Image{Path: path, Format: formatQcow2}, image); err != nil {
+	if err := i.Fill(ctx, qemuimg.Image{Path: path, Format: formatQcow2}, image); err != nil {
 		return err
 	}
-	return flush(path)
+	if err := flush(path); err != nil {
+		return err
+	}
+	i.at("converted")
+	return nil
 }
 
 func flush(path string) error {
@@ -146,12 +157,15 @@ func copies(from, to machine.Spec) ([][2]string, error) {
 }
 
 // folder is the machine's own folder.
-type folder struct{ images qemuimg.Tool }
+type folder struct{ images }
 
 func (folder) media(_ context.Context, s machine.Spec) (media, error) {
 	m := media{config: s.Path(configName), disk: s.Path(diskName), log: s.Path(logName)}
 	if s.Image.Format == "" {
 		m.image = s.ImagePath()
+	}
+	if s.Firmware == machine.UEFI {
+		m.nvram = s.Path(nvramName)
 	}
 	for n, disk := range s.Disks {
 		m.more = append(m.more, cmp.Or(disk.Path, s.Path(moreName(n))))
@@ -179,7 +193,7 @@ func (f folder) make(ctx context.Context, s machine.Spec, from *origin, made tak
 				return m, err
 			}
 		}
-		return m, nil
+		return m, gone(sparse.Copy(ctx, from.spec.Path(nvramName), s.Path(nvramName)))
 	}
 	for _, n := range own(s) {
 		if err := makeDisk(s.Path(moreName(n)), s.Disks[n].MiB*mebi); err != nil {
@@ -187,7 +201,7 @@ func (f folder) make(ctx context.Context, s machine.Spec, from *origin, made tak
 		}
 	}
 	if s.Image.Format != "" {
-		return m, copyImage(ctx, f.images, s, m.disk)
+		return m, f.convert(ctx, s, m.disk)
 	}
 	return m, makeDisk(m.disk, s.DiskMiB*mebi)
 }
@@ -218,7 +232,7 @@ func (r reader) Read(p []byte) (int, error) {
 }
 
 func (folder) remove(_ context.Context, s machine.Spec) error {
-	names := []string{lastLogName, logName, configName, diskName, stagedName}
+	names := []string{lastLogName, logName, configName, diskName, stagedName, nvramName}
 	for _, end := range rotated {
 		names = append(names, logName+end)
 	}
