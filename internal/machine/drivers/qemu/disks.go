@@ -142,6 +142,21 @@ func usable(s machine.Spec) error {
 	return nil
 }
 
+// heldByDisks says whether the guest has disks without which QEMU writes no
+// memory: it could not let go of them.
+func heldByDisks(s machine.Spec) error {
+	for _, disk := range s.Disks {
+		switch {
+		case disk.Path == "", disk.Format == "raw", disk.Format == "qcow2":
+		default:
+			return fail.New(fail.Conflict, "memory cannot be saved with %s: QEMU cannot let go of a disk in format %s", disk.Path, disk.Format).
+				Hint("'mica stop --shutdown %s' shuts it down instead", s.Name).
+				Hint("a machine with a disk in format qcow2 can be saved: 'qemu-img convert -O qcow2 %s NEW.qcow2'", disk.Path)
+		}
+	}
+	return nil
+}
+
 // stamp tells whether a disk of the user's was written to.
 type stamp struct {
 	Path string    `json:"path"`

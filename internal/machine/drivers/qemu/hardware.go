@@ -44,6 +44,9 @@ func (d *Driver) hardware(s machine.Spec) hardware {
 // native reports whether this computer's processors could run the guest's code.
 func (d *Driver) native(h hardware) bool { return h.goarch == d.goarch }
 
+// kvmFor reports whether guests of that hardware run by KVM unless told not to.
+func (d *Driver) kvmFor(h hardware) bool { return d.native(h) && d.kvmWorks() == nil }
+
 func (h hardware) isARM() bool { return h.arch == machine.ARM64 }
 
 // cpuArg is the best processor there is.

@@ -275,3 +275,66 @@ func TestSharesQEMU(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestChangeShares gives a machine other folders: the guest is told, and QEMU
+// shares them.
+func TestChangeShares(t *testing.T) {
+	d := newFake(t)
+	i := sharing(t, d)
+	p := d.(machine.Changer)
+	to := i.Spec
+	to.Shares = to.Shares[:1]
+	to.Context, to.PublicKeys = []byte("#!/bin/sh\necho new\n"), []string{"ssh-ed25519 AAAA new"}
+	drive := func() string {
+		t.Helper()
+		data, err := os.ReadFile(i.Spec.Path("config.iso"))
+		must(t, "reading the drive", err)
+		return string(data)
+	}
+	before := drive()
+
+	bad := to
+	bad.Shares = []machine.Share{{Name: "gone", Path: filepath.Join(t.TempDir(), "gone")}}
+	if _, err := p.Change(t.Context(), i, bad); !fail.Is(err, fail.NotFound) {
+		t.Errorf("Change to a folder that is not there = %v, want class NotFound", err)
+	}
+	bad.Shares[0].Path = "/"
+	if _, err := p.Change(t.Context(), i, bad); !fail.Is(err, fail.Usage) {
+		t.Errorf("Change to the root = %v, want class Usage", err)
+	}
+	if drive() != before {
+		t.Error("a refused change wrote to the config drive")
+	}
+
+	for range 2 { // a killed command is made good by changing once more
+		changed, err := p.Change(t.Context(), i, to)
+		must(t, "Change", err)
+		if len(changed.Spec.Shares) != 1 || changed.Spec.Context != nil || changed.Spec.PublicKeys != nil {
+			t.Errorf("Change = %+v", changed.Spec)
+		}
+		if got := drive(); !strings.Contains(got, "echo new") || strings.Contains(got, longName) || !strings.Contains(got, `\"data\"`) {
+			t.Error("the config drive does not have the new context and the share that is left alone")
+		}
+	}
+	i.Spec.Shares, to.Context, to.PublicKeys = to.Shares, nil, nil
+	after := drive()
+	to.MemoryMiB = 96
+	changed, err := p.Change(t.Context(), i, to)
+	must(t, "Change of the memory", err)
+	if drive() != after {
+		t.Error("a change of the memory wrote to the config drive")
+	}
+	must(t, "Start", d.Start(t.Context(), changed))
+
+	// Memory fits the machine as it was.
+	must(t, "Snapshot", d.(machine.Snapshotter).Snapshot(t.Context(), changed, "live"))
+	to = changed.Spec
+	to.Shares = nil
+	if _, err := p.Change(t.Context(), changed, to); !fail.Is(err, fail.Conflict) {
+		t.Errorf("Change of a live machine = %v, want class Conflict", err)
+	}
+	must(t, "Stop", d.Stop(t.Context(), changed, machine.PowerOff))
+	if _, err := p.Change(t.Context(), changed, to); !fail.Is(err, fail.Conflict) || !strings.Contains(strings.Join(fail.Hints(err), " "), "snapshot delete m live") {
+		t.Errorf("Change beside a snapshot with memory = %v, hints %q; want class Conflict and the way out", err, fail.Hints(err))
+	}
+}

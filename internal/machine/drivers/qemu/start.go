@@ -114,7 +114,7 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance) error {
 			return err
 		}
 	}
-	if forced || s.Accel != accelTCG && d.native(h) && d.kvmWorks() == nil {
+	if forced || s.Accel != accelTCG && d.kvmFor(h) {
 		l.Accel = accelKVM
 	}
 	err := d.launch(ctx, i, l)

@@ -135,6 +135,9 @@ func (d *Driver) dump(ctx context.Context, i machine.Instance, saved, state stri
 			return err
 		}
 	}
+	if err := heldByDisks(i.Spec); err != nil {
+		return err
+	}
 	if err := m.heldByShares(ctx, i.Spec); err != nil {
 		return err
 	}
