@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -136,6 +137,11 @@ func (d *Driver) Change(ctx context.Context, i machine.Instance, to machine.Spec
 	if err := d.grow(ctx, in[slot{controller: sataController}.key()], to.DiskMiB); err != nil {
 		return i, err
 	}
+	if !slices.Equal(to.Shares, i.Spec.Shares) {
+		if err := d.changeShares(ctx, i.Spec, to, in); err != nil {
+			return i, err
+		}
+	}
 	to.Context, to.PublicKeys = nil, nil
 	i.Spec = to
 	return i, nil
@@ -144,19 +150,60 @@ func (d *Driver) Change(ctx context.Context, i machine.Instance, to machine.Spec
 // grow makes a disk larger, if it is smaller: what lies beyond a smaller end
 // would be lost.
 func (d *Driver) grow(ctx context.Context, disk string, mib int64) error {
-	out, err := d.vbox(ctx, queryPatience, "showmediuminfo", "disk", disk)
-	if err != nil {
+	have, err := d.capacity(ctx, disk)
+	if err != nil || have >= mib {
 		return err
-	}
-	have, err := strconv.ParseInt(strings.TrimSuffix(fields(out)["Capacity"], " MBytes"), 10, 64)
-	if err != nil {
-		return fmt.Errorf("the size of %s cannot be told: %.200q", disk, out)
-	}
-	if have >= mib {
-		return nil
 	}
 	_, err = d.vbox(ctx, longPatience, "modifymedium", "disk", disk, "--resize", strconv.FormatInt(mib, 10))
 	return err
+}
+
+// capacity is the size of a disk as the guest sees it, in mebibytes.
+func (d *Driver) capacity(ctx context.Context, disk string) (int64, error) {
+	out, err := d.vbox(ctx, queryPatience, "showmediuminfo", "disk", disk)
+	if err != nil {
+		return 0, err
+	}
+	have, err := strconv.ParseInt(strings.TrimSuffix(fields(out)["Capacity"], " MBytes"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the size of %s cannot be told: %.200q", disk, out)
+	}
+	return have, nil
+}
+
+// changeShares gives the machine the shares of to in place of from's, and tells
+// the guest of them. Shares that the user made in VirtualBox stay.
+func (d *Driver) changeShares(ctx context.Context, from, to machine.Spec, in info) error {
+	exchange := func(ctx context.Context, old, next machine.Spec, in info) error {
+		there := in.shares()
+		for _, share := range old.Shares {
+			if _, has := there[share.Name]; !has || slices.Contains(next.Shares, share) {
+				continue
+			}
+			if err := d.removeShare(ctx, old.ID, share.Name); err != nil {
+				return err
+			}
+			delete(there, share.Name)
+		}
+		return d.mendShares(ctx, next, there)
+	}
+	err := exchange(ctx, from, to, in)
+	if err == nil {
+		if err = writeConfigDrive(ctx, to); err == nil {
+			return nil
+		}
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), changePatience)
+	defer cancel()
+	from.ID, from.Dir = to.ID, to.Dir
+	now, serr := d.show(after, to.ID)
+	if serr == nil {
+		serr = exchange(after, to, from, now)
+	}
+	if serr != nil {
+		d.log.Warn("the shares of before could not be put back", "machine", to.Name, "error", serr)
+	}
+	return fmt.Errorf("changing shares: %w", err)
 }
 
 // Clone implements machine.Cloner.
@@ -170,7 +217,9 @@ func (d *Driver) Clone(ctx context.Context, from machine.Instance, s machine.Spe
 	}
 	source := in[slot{controller: sataController}.key()]
 	return d.create(ctx, s, func(ctx context.Context) error {
-		_, err := d.vbox(ctx, longPatience, "clonemedium", "disk", source, s.Path(diskFile), "--format", "VDI")
-		return err
+		if _, err := d.vbox(ctx, longPatience, "clonemedium", "disk", source, s.Path(diskFile), "--format", "VDI"); err != nil {
+			return err
+		}
+		return d.makeMore(ctx, s, ownDisks(from.Spec, in))
 	})
 }

@@ -2,6 +2,7 @@ package virtualbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,14 +46,20 @@ func slots(s machine.Spec) []slot {
 	if s.Image.Format == "" {
 		list = append(list, slot{ideController, 0, 0, "dvddrive", s.ImagePath()})
 	}
-	return append(list,
+	list = append(list,
 		slot{sataController, 0, 0, "hdd", s.Path(diskFile)},
 		slot{sataController, 1, 0, "dvddrive", s.Path(configFile)})
+	for n := range s.Disks {
+		list = append(list, moreSlot(s, n))
+	}
+	return list
 }
 
 // Create implements machine.Driver.
 func (d *Driver) Create(ctx context.Context, s machine.Spec) (machine.Instance, error) {
-	return d.create(ctx, s, func(ctx context.Context) error { return d.makeDisk(ctx, s) })
+	return d.create(ctx, s, func(ctx context.Context) error {
+		return errors.Join(d.makeDisk(ctx, s), d.makeMore(ctx, s, nil))
+	})
 }
 
 func (d *Driver) create(ctx context.Context, s machine.Spec, makeDisk func(context.Context) error) (machine.Instance, error) {
@@ -68,6 +75,9 @@ func (d *Driver) create(ctx context.Context, s machine.Spec, makeDisk func(conte
 	if in != nil {
 		return machine.Instance{}, fail.New(fail.Conflict, "VirtualBox has a machine %s already", s.ID)
 	}
+	if err := haveDisks(s); err != nil {
+		return machine.Instance{}, err
+	}
 	for _, path := range []string{s.Path(diskFile), s.Path(ownFolder)} {
 		if _, err := os.Lstat(path); err == nil {
 			return machine.Instance{}, fail.New(fail.Conflict, "%s is there already", path)
@@ -78,6 +88,13 @@ func (d *Driver) create(ctx context.Context, s machine.Spec, makeDisk func(conte
 	u.Add("machine "+s.Name, func(ctx context.Context) error { return d.Destroy(ctx, i) })
 	if err := d.build(ctx, s, makeDisk); err != nil {
 		return machine.Instance{}, err
+	}
+	if s.Image.Format != "" { // it may be larger than what was asked for
+		have, err := d.capacity(ctx, s.Path(diskFile))
+		if err != nil {
+			return machine.Instance{}, err
+		}
+		i.Spec.DiskMiB = max(i.Spec.DiskMiB, have)
 	}
 	if err := ctx.Err(); err != nil {
 		return machine.Instance{}, fmt.Errorf("creating machine: %w", err)
@@ -114,7 +131,7 @@ func (d *Driver) build(ctx context.Context, s machine.Spec, makeDisk func(contex
 	}
 	for _, args := range [][]string{
 		{"storagectl", s.ID, "--name", ideController, "--add", "ide"},
-		{"storagectl", s.ID, "--name", sataController, "--add", "sata", "--portcount", "4"},
+		{"storagectl", s.ID, "--name", sataController, "--add", "sata", "--portcount", strconv.Itoa(firstPlaces + len(s.Disks))},
 		{"storagectl", s.ID, "--name", floppyController, "--add", "floppy"},
 	} {
 		if err := run(args...); err != nil {
@@ -230,10 +247,13 @@ func copyFile(ctx context.Context, from, to string) error {
 	return nil
 }
 
+// symlinksKey begins the name of the permission to make symbolic links in a share.
+const symlinksKey = "VBoxInternal2/SharedFoldersEnableSymlinksCreate/"
+
 // addShare gives the guest a folder. The permission to make symbolic links in
 // it counts only for shares that come after it.
 func (d *Driver) addShare(ctx context.Context, id string, s machine.Share) error {
-	if _, err := d.vbox(ctx, changePatience, "setextradata", id, "VBoxInternal2/SharedFoldersEnableSymlinksCreate/"+s.Name, "1"); err != nil {
+	if _, err := d.vbox(ctx, changePatience, "setextradata", id, symlinksKey+s.Name, "1"); err != nil {
 		return err
 	}
 	args := []string{"sharedfolder", "add", id, "--name", s.Name, "--hostpath", s.Path, "--automount"}
@@ -247,7 +267,19 @@ func (d *Driver) addShare(ctx context.Context, id string, s machine.Share) error
 	return err
 }
 
-// addAdditions puts the guest additions' ISO into SATA 2:0.
+// removeShare takes a folder away, and the permission that went with it.
+func (d *Driver) removeShare(ctx context.Context, id, name string) error {
+	if _, err := d.vbox(ctx, changePatience, "sharedfolder", "remove", id, "--name", name); err != nil {
+		return err
+	}
+	_, err := d.vbox(ctx, changePatience, "setextradata", id, symlinksKey+name)
+	return err
+}
+
+// additionsSlot is the place of the guest additions' ISO.
+var additionsSlot = slot{controller: sataController, port: 2, kind: "dvddrive"}
+
+// addAdditions puts the guest additions' ISO into its place.
 func (d *Driver) addAdditions(ctx context.Context, s machine.Spec) error {
 	path := option(s, optAdditions)
 	switch path {
@@ -268,7 +300,9 @@ func (d *Driver) addAdditions(ctx context.Context, s machine.Spec) error {
 		return fail.New(fail.HostLacks, "there is no ISO image of the guest additions %q", path).
 			Hint("install package virtualbox-guest-additions-iso, or name the image in option additions")
 	}
-	return d.attach(ctx, s.ID, slot{sataController, 2, 0, "dvddrive", path})
+	place := additionsSlot
+	place.path = path
+	return d.attach(ctx, s.ID, place)
 }
 
 // fields reads the lines "Key: value" that VBoxManage writes for people where

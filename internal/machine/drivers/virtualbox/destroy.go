@@ -36,9 +36,12 @@ func (d *Driver) Destroy(ctx context.Context, i machine.Instance) error {
 		}
 	}
 	errs := []error{os.RemoveAll(s.Path(ownFolder))}
-	for _, pattern := range []string{logFile, logFile + ".*", diskFile, configFile, sourcePrefix + ".*", screenPattern} {
+	for _, pattern := range []string{logFile, logFile + ".*", diskFile, configFile, sourcePrefix + ".*", screenPattern, morePrefix + "*.vdi", morePrefix + "*.vmdk", morePrefix + "*.raw"} {
 		names, _ := filepath.Glob(filepath.Join(globQuote(s.Dir), pattern)) // the pattern is well formed
 		for _, name := range names {
+			if info, err := os.Lstat(name); err == nil && filepath.Ext(name) == ".raw" && info.Mode().Type() != os.ModeSymlink {
+				continue // a disk's content is never mica's here, links to it are
+			}
 			errs = append(errs, removeFile(name))
 		}
 	}
@@ -100,6 +103,9 @@ func (d *Driver) forget(ctx context.Context, s machine.Spec) error {
 			return err
 		}
 	}
+	if err := d.releaseDisks(ctx, s); err != nil {
+		return err
+	}
 	return d.closeMedia(ctx, s.Dir)
 }
 
@@ -115,6 +121,14 @@ func (d *Driver) detachForeign(ctx context.Context, s machine.Spec, in info) {
 		}
 		if _, err := d.vbox(ctx, changePatience, "storageattach", s.ID, "--storagectl", m[1], "--port", m[2], "--device", m[3], "--medium", "none"); err != nil {
 			d.log.Info("could not detach a medium", "machine", s.Name, "medium", medium, "error", err)
+			continue
+		}
+		if key != additionsSlot.key() || option(s, optAdditions) == "off" {
+			continue
+		}
+		// Mica put it there, and so into VirtualBox's list of media.
+		if _, err := d.vbox(ctx, changePatience, "closemedium", "dvd", medium); err != nil {
+			d.log.Debug("the guest additions stay in VirtualBox's list", "medium", medium, "error", err)
 		}
 	}
 }

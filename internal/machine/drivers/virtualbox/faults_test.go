@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -21,6 +20,7 @@ import (
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/run"
 	"github.com/micavm/mica/internal/tier"
 )
 
@@ -69,11 +69,11 @@ func (f *fake) must(what string, err error) {
 // vbox is the user at the command line.
 func (f *fake) vbox(args ...string) string {
 	f.Helper()
-	out, err := exec.Command(f.program, args...).CombinedOutput()
+	r, err := f.run.Run(f.Context(), run.Command{Name: f.program, Args: args})
 	if err != nil {
-		f.Fatalf("VBoxManage %q: %v\n%s", args, err, out)
+		f.Fatalf("VBoxManage %q: %v\n%s", args, err, r.Stderr)
 	}
-	return string(out)
+	return string(r.Stdout)
 }
 
 func (f *fake) info(id string) map[string]string {
@@ -138,6 +138,7 @@ const preamble = `WARNING: The character device /dev/vboxdrv does not exist.
 `
 
 func TestProbe(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		config  fakevbox.Config
@@ -155,7 +156,7 @@ func TestProbe(t *testing.T) {
 		{"another program", fakevbox.Config{Version: "bash, version five"}, "", "is not VirtualBox", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f := newFake(t, c.config)
+			f := newFakeProgram(t, c.config)
 			r, err := f.Probe(t.Context())
 			says := fmt.Sprint(err, fail.Hints(err))
 			if r.Version != c.version || (err == nil) != (c.want == "") || !strings.Contains(says, c.want) || (len(r.Warnings) > 0) != c.warns {
@@ -171,7 +172,8 @@ func TestProbe(t *testing.T) {
 // TestMissing sees that without VBoxManage everything says so, and that a
 // machine that was never made can still be destroyed.
 func TestMissing(t *testing.T) {
-	f := newFake(t, fakevbox.Config{})
+	t.Parallel()
+	f := newFakeProgram(t, fakevbox.Config{})
 	if err := os.Remove(f.program); err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +197,7 @@ func TestMissing(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	for _, change := range []func(*machine.Spec){
 		func(s *machine.Spec) { s.Options = map[string]string{"bogus": "1"} },
@@ -221,6 +224,7 @@ func TestOptions(t *testing.T) {
 
 // TestSpellings makes the same machine with releases that call things differently.
 func TestSpellings(t *testing.T) {
+	t.Parallel()
 	for style, graphics := range map[string]string{fakevbox.Style52: "", fakevbox.Style61: "vmsvga", fakevbox.Style72: "vmsvga"} {
 		f := newFake(t, fakevbox.Config{Style: style, Additions: "/nowhere.iso", Extension: "VNC"})
 		share := t.TempDir()
@@ -257,7 +261,7 @@ func TestOtherLocale(t *testing.T) {
 	for _, name := range []string{"LC_ALL", "LC_MESSAGES", "LANG"} {
 		t.Setenv(name, "de_DE.UTF-8")
 	}
-	f := newFake(t, fakevbox.Config{Race: 3})
+	f := newFakeProgram(t, fakevbox.Config{Race: 3})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))
 	f.must("Stop", f.Stop(t.Context(), i, machine.PowerOff))
@@ -267,10 +271,11 @@ func TestOtherLocale(t *testing.T) {
 // TestHung lets one command after the other never end.
 func TestHung(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	for _, command := range []string{"showvminfo", "createvm", "storageattach", "modifyvm"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			f := newFake(t, fakevbox.Config{Hang: []string{command}})
+			f := newFakeProgram(t, fakevbox.Config{Hang: []string{command}})
 			virtualbox.Limit(f.Driver, 3*time.Second)
 			s := f.order(nil)
 			_, err := f.Create(t.Context(), s)
@@ -292,6 +297,7 @@ func TestHung(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{Fail: []fakevbox.Failure{{
 		Match: "createmedium", Code: 1,
 		Stderr: "0%...\nProgress state: VBOX_E_FILE_ERROR\nVBoxManage: error: Failed to create medium\nVBoxManage: error: Could not create the medium storage unit '/x/disk.vdi'.\nVBoxManage: error: VDI: setting image size failed for '/x/disk.vdi' (VERR_DISK_FULL)\nVBoxManage: error: Details: code VBOX_E_FILE_ERROR (0x80bb0004), component MediumWrap, interface IMedium\n",
@@ -307,6 +313,7 @@ func TestFullDisk(t *testing.T) {
 // its work or not, and sees that nothing is left.
 func TestEachStepFails(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	good := newFake(t, fakevbox.Config{})
 	share := t.TempDir()
 	change := func(s *machine.Spec) { s.Shares = []machine.Share{{Name: "s", Path: share}} }
@@ -341,6 +348,7 @@ func TestEachStepFails(t *testing.T) {
 // TestPassingErrors sees that what passes is tried again, and nothing else.
 func TestPassingErrors(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	for _, text := range []string{
 		"VBoxManage: error: The machine 'm' is already locked by a session (or being locked or unlocked)\nVBoxManage: error: Details: code VBOX_E_INVALID_OBJECT_STATE (0x80bb0007), component MachineWrap\n",
 		"VBoxManage: error: The object is not ready\nVBoxManage: error: Details: code E_ACCESSDENIED (0x80070005), component SessionMachine\n",
@@ -378,6 +386,7 @@ func TestPassingErrors(t *testing.T) {
 
 // TestNamesake makes a machine beside one of somebody else with the same name.
 func TestNamesake(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	folder := t.TempDir()
 	foreign := uuid.NewString()
@@ -402,6 +411,7 @@ func TestNamesake(t *testing.T) {
 
 // TestStartLies meets a startvm that succeeds without a machine.
 func TestStartLies(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	f.configure(fakevbox.Config{Lie: true})
@@ -417,6 +427,7 @@ func TestStartLies(t *testing.T) {
 // TestDialog meets a machine that waits in a window that nobody sees.
 func TestDialog(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	hasty := func() { virtualbox.Hasty(f.Driver, 2*time.Second, 2*time.Second) }
@@ -449,7 +460,8 @@ func TestDialog(t *testing.T) {
 // TestCancelledStart takes back a start that goes on by itself.
 func TestCancelledStart(t *testing.T) {
 	tier.Full(t)
-	f := newFake(t, fakevbox.Config{})
+	t.Parallel()
+	f := newFakeProgram(t, fakevbox.Config{})
 	i := f.create(nil)
 	for _, before := range []machine.State{machine.Stopped, machine.Saved} {
 		f.configure(fakevbox.Config{Slow: map[string]int{"start": 1500}})
@@ -468,7 +480,8 @@ func TestCancelledStart(t *testing.T) {
 // TestDeaf ends a machine that does not hear poweroff.
 func TestDeaf(t *testing.T) {
 	tier.Full(t)
-	f := newFake(t, fakevbox.Config{Deaf: true})
+	t.Parallel()
+	f := newFakeProgram(t, fakevbox.Config{Deaf: true})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))
 	virtualbox.Limit(f.Driver, 3*time.Second)
@@ -478,6 +491,7 @@ func TestDeaf(t *testing.T) {
 
 // TestAborted meets a machine whose process was killed.
 func TestAborted(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))
@@ -507,6 +521,7 @@ func TestLostPort(t *testing.T) {
 
 // TestKernelModule gives a start that fails for want of it the way out.
 func TestKernelModule(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{Fail: []fakevbox.Failure{{
 		Match: "startvm", Code: 1, Stderr: "VBoxManage: error: The virtual machine 'm' has terminated unexpectedly during startup with exit code 1 (0x1)\nVBoxManage: error: Error -1908 in suplibOsInit! Kernel driver not installed\n",
 	}}})

@@ -1,6 +1,8 @@
 package virtualbox_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +17,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/machine/ova"
 	"github.com/micavm/mica/internal/run"
 	"github.com/micavm/mica/internal/tier"
 )
@@ -31,7 +35,7 @@ const killAt = "MICA_TEST_KILL_AT"
 
 // mortal is a runner that dies.
 type mortal struct {
-	run.Host
+	fakevbox.Runner
 	at    int64
 	times *atomic.Int64
 }
@@ -41,7 +45,7 @@ func (m mortal) Run(ctx context.Context, c run.Command) (run.Result, error) {
 	if n == m.at {
 		die()
 	}
-	r, err := m.Host.Run(ctx, c)
+	r, err := m.Runner.Run(ctx, c)
 	if n == -m.at {
 		die()
 	}
@@ -56,8 +60,14 @@ func die() {
 func fleetIn(home, program string, runner run.Runner) *machine.Fleet {
 	env := machine.Env{Run: runner, Getenv: func(name string) string { return map[string]string{"MICA_VBOXMANAGE": program}[name] }}
 	return &machine.Fleet{
-		Home:    machine.Home(home),
-		Drivers: machine.NewRegistry(env, machine.Factory{Name: virtualbox.Name, New: virtualbox.New}),
+		Home: machine.Home(home),
+		Drivers: machine.NewRegistry(env, machine.Factory{Name: virtualbox.Name, New: func(e machine.Env) machine.Driver {
+			d := virtualbox.New(e)
+			if filepath.Base(program) == fakevbox.Program { // the real one needs its time
+				d = virtualbox.Hasty(d, 30*time.Second, 20*time.Second)
+			}
+			return d
+		}}),
 	}
 }
 
@@ -73,6 +83,18 @@ func orderOf(name, iso string, share string) machine.Order {
 var verbs = map[string]func(ctx context.Context, f *machine.Fleet, iso, share string) error{
 	"create": func(ctx context.Context, f *machine.Fleet, iso, share string) error {
 		_, err := f.Create(ctx, orderOf("m", iso, share))
+		return err
+	},
+	"import": func(ctx context.Context, f *machine.Fleet, path, share string) error {
+		a, err := ova.Open(ctx, path)
+		if err != nil {
+			return err
+		}
+		o := orderOf("m", "", share)
+		if err := o.Appliance(a, path); err != nil {
+			return err
+		}
+		_, err = f.Create(ctx, o)
 		return err
 	},
 	"start": func(ctx context.Context, f *machine.Fleet, _, _ string) error {
@@ -123,12 +145,18 @@ func commandToKill(what string) int {
 // anybody else's was touched.
 func TestKilled(t *testing.T) {
 	tier.Full(t)
-	most := map[string]int{"create": 40, "start": 20, "wake": 20, "save": 20, "power off": 20, "destroy": 30, "rename": 30, "resize": 20, "clone": 40} // bounds; each ends at its last step
+	t.Parallel()
+	most := map[string]int{"create": 40, "import": 40, "start": 20, "wake": 20, "save": 20, "power off": 20, "destroy": 30, "rename": 30, "resize": 20, "clone": 40} // bounds; each ends at its last step
 	for verb := range verbs {
 		t.Run(verb, func(t *testing.T) {
 			t.Parallel()
+			image := bootable(t, verb)
+			try := func(n int) bool {
+				w := newFake(t, fakevbox.Config{Race: 2})
+				return killed(t, killing{w.program, image, w.run, w.vbox, func() []string { return fakevbox.Known(w.dir) }}, verb, n)
+			}
 			for n := 1; n <= most[verb]; n++ {
-				if !killed(t, verb, n) {
+				if !try(n) {
 					if n == 1 {
 						t.Errorf("%s did not run VBoxManage", verb)
 					}
@@ -136,7 +164,7 @@ func TestKilled(t *testing.T) {
 					return
 				}
 				if n%3 == 0 { // mostly the same as before the next one
-					killed(t, verb, -n)
+					try(-n)
 				}
 			}
 			t.Errorf("%s did not end within %d commands", verb, most[verb])
@@ -144,25 +172,81 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// killed reports whether the command came as far as that.
-func killed(t *testing.T, verb string, n int) bool {
+// bootable writes what the machine to be killed is made of.
+func bootable(t *testing.T, verb string) string {
 	t.Helper()
-	w := newFake(t, fakevbox.Config{Race: 2})
-	dir, share := t.TempDir(), t.TempDir()
-	home, iso := filepath.Join(dir, "home"), filepath.Join(dir, "boot.iso")
-	if err := os.WriteFile(iso, drivertest.BootISO(drivertest.Guest{}), 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), "boot.iso")
+	if verb == "import" {
+		return newAppliance(t)
+	}
+	if err := os.WriteFile(path, drivertest.BootISO(drivertest.Guest{}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+const applianceText = `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData">
+<References><File ovf:id="f" ovf:href="disk.vmdk"/></References>
+<DiskSection><Disk ovf:diskId="d" ovf:fileRef="f" ovf:capacity="73400320" ovf:format="http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"/></DiskSection>
+<VirtualSystem ovf:id="box"><VirtualHardwareSection>
+<Item><rasd:ResourceType>3</rasd:ResourceType><rasd:VirtualQuantity>3</rasd:VirtualQuantity></Item>
+<Item><rasd:HostResource>/disk/d</rasd:HostResource><rasd:ResourceType>17</rasd:ResourceType></Item>
+</VirtualHardwareSection></VirtualSystem></Envelope>
+`
+
+// newAppliance writes an OVA file with a disk of 70 MiB.
+func newAppliance(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	raw, vmdk, path := filepath.Join(dir, "disk.raw"), filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "box.ova")
+	err := errors.Join(os.WriteFile(raw, drivertest.BootDisk(drivertest.Guest{}), 0o600), os.Truncate(raw, 70<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), tier.Tool(t, "qemu-img"), "convert", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, vmdk).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img: %v\n%s", err, out)
+	}
+	disk, err := os.ReadFile(vmdk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range [][2]string{{"a.ovf", applianceText}, {"disk.vmdk", string(disk)}} {
+		err = errors.Join(err, w.WriteHeader(&tar.Header{Name: e[0], Mode: 0o644, Size: int64(len(e[1])), Typeflag: tar.TypeReg}))
+		_, werr := w.Write([]byte(e[1]))
+		err = errors.Join(err, werr)
+	}
+	if err = errors.Join(err, w.Close(), os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// killing is where a command is killed: a VirtualBox, faked or real.
+type killing struct {
+	program, image string
+	run            run.Runner
+	vbox           func(args ...string) string
+	known          func() []string // the machines and media that VirtualBox knows
+}
+
+// killed reports whether the command came as far as that.
+func killed(t *testing.T, w killing, verb string, n int) bool {
+	t.Helper()
+	dir, share := t.TempDir(), t.TempDir()
+	home, iso := filepath.Join(dir, "home"), w.image
 	// Somebody else's machine, of the same name, with a disk of its own.
 	foreign := filepath.Join(t.TempDir(), "foreign.vdi")
-	w.vbox("createvm", "--name", "m", "--ostype", "Linux26_64", "--uuid", "11111111-2222-4333-8444-555555555555", "--basefolder", t.TempDir(), "--register")
-	w.vbox("storagectl", "m", "--name", "SATA", "--add", "sata")
+	other := uuid.NewString()
+	w.vbox("createvm", "--name", "m", "--ostype", "Linux26_64", "--uuid", other, "--basefolder", t.TempDir(), "--register")
+	defer w.vbox("unregistervm", other)
+	w.vbox("storagectl", other, "--name", "SATA", "--add", "sata")
 	w.vbox("createmedium", "disk", "--filename", foreign, "--size", "8", "--format", "VDI")
-	w.vbox("storageattach", "m", "--storagectl", "SATA", "--port", "0", "--device", "0", "--type", "hdd", "--medium", foreign)
-	others := func() []string { return fakevbox.Known(w.dir) }
-	before := others()
+	w.vbox("storageattach", other, "--storagectl", "SATA", "--port", "0", "--device", "0", "--type", "hdd", "--medium", foreign)
+	before := w.known()
 
-	f := fleetIn(home, w.program, nil)
+	f := fleetIn(home, w.program, w.run)
 	ctx := t.Context()
 	must := func(what string, err error) {
 		t.Helper()
@@ -170,7 +254,8 @@ func killed(t *testing.T, verb string, n int) bool {
 			t.Errorf("%s killed at %d: %s: %v", verb, n, what, err)
 		}
 	}
-	if verb != "create" {
+	makes := verb == "create" || verb == "import"
+	if !makes {
 		must("Create", verbs["create"](ctx, f, iso, share))
 	}
 	if verb == "wake" || verb == "save" || verb == "power off" || verb == "destroy" {
@@ -216,10 +301,10 @@ func killed(t *testing.T, verb string, n int) bool {
 		}
 		must("Destroy", f.Destroy(ctx, name, true))
 	}
-	if found == 0 && verb != "create" && verb != "destroy" {
+	if found == 0 && !makes && verb != "destroy" {
 		t.Errorf("%s killed at %d: the machine is gone", verb, n)
 	}
-	if diff := cmp.Diff(before, others()); diff != "" {
+	if diff := cmp.Diff(before, w.known()); diff != "" {
 		t.Errorf("%s killed at %d: VirtualBox's machines and media (-before +after):\n%s", verb, n, diff)
 	}
 	if entries, _ := os.ReadDir(filepath.Join(home, "machines")); len(entries) > 0 {

@@ -25,6 +25,7 @@ import (
 // user's has as well.
 func TestDiskImages(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	for _, format := range []string{"vdi", "vmdk", "vpc", "raw"} {
 		f := newFake(t, fakevbox.Config{})
 		id := uuid.NewString()
@@ -64,6 +65,7 @@ func TestDiskImages(t *testing.T) {
 
 // TestForeignDisk sees that a disk the user put into the machine survives it.
 func TestForeignDisk(t *testing.T) {
+	t.Parallel()
 	for _, snapshot := range []bool{false, true} {
 		f := newFake(t, fakevbox.Config{})
 		i := f.create(nil)
@@ -89,6 +91,7 @@ func TestForeignDisk(t *testing.T) {
 
 // TestInaccessible meets a machine whose settings are on a disk that is away.
 func TestInaccessible(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	path := i.Spec.Path("vbox/m/m.vbox")
@@ -108,6 +111,7 @@ func TestInaccessible(t *testing.T) {
 
 // TestDamagedRecord destroys a machine of which only the folder is known.
 func TestDamagedRecord(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	f.must("Start", f.Start(t.Context(), i))
@@ -117,6 +121,7 @@ func TestDamagedRecord(t *testing.T) {
 
 func TestSnapshots(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{Race: 2})
 	i := f.create(nil)
 	f.must("Snapshot", f.Snapshot(t.Context(), i, "off"))
@@ -170,6 +175,7 @@ func TestSnapshots(t *testing.T) {
 }
 
 func TestScreenshot(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	i := f.create(nil)
 	var picture bytes.Buffer
@@ -281,6 +287,7 @@ func TestForwards(t *testing.T) {
 
 func TestHostOnly(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	for range 2 {
 		i := f.create(func(s *machine.Spec) { s.Network = "hostonly" })
@@ -303,6 +310,7 @@ func TestHostOnly(t *testing.T) {
 // makes no second disk.
 func TestMends(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	f := newFake(t, fakevbox.Config{})
 	share := t.TempDir()
 	i := f.create(nil)
@@ -343,11 +351,13 @@ func TestMends(t *testing.T) {
 }
 
 func TestAdditions(t *testing.T) {
+	t.Parallel()
 	iso := filepath.Join(t.TempDir(), "VBoxGuestAdditions.iso")
 	if err := os.WriteFile(iso, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	f := newFake(t, fakevbox.Config{Additions: iso})
+	known := fakevbox.Known(f.dir)
 	i := f.create(func(s *machine.Spec) { s.Options = map[string]string{"additions": "on"} })
 	if in := f.info(i.Spec.ID); in["SATA-2-0"] != iso {
 		t.Errorf("SATA 2:0 = %q, want the additions", in["SATA-2-0"])
@@ -355,6 +365,9 @@ func TestAdditions(t *testing.T) {
 	f.must("Destroy", f.Destroy(t.Context(), i))
 	if _, err := os.Stat(iso); err != nil {
 		t.Error(err)
+	}
+	if diff := cmp.Diff(known, fakevbox.Known(f.dir)); diff != "" {
+		t.Errorf("VirtualBox's machines and media (-before +after):\n%s", diff)
 	}
 	f.configure(fakevbox.Config{})
 	s := f.order(func(s *machine.Spec) { s.Options = map[string]string{"additions": "on"} })
@@ -368,6 +381,7 @@ func TestAdditions(t *testing.T) {
 // were killed on the way.
 func TestMoved(t *testing.T) {
 	tier.Full(t)
+	t.Parallel()
 	for _, way := range []string{"whole", "not in the list", "file written"} {
 		t.Run(way, func(t *testing.T) {
 			f := newFake(t, fakevbox.Config{})

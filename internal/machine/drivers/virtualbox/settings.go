@@ -26,16 +26,18 @@ const (
 	optOSType    = "ostype"    // VirtualBox's id of the guest's system
 	optAdditions = "additions" // the guest additions' ISO: auto, on, off or a path
 	optNIC       = "nictype"   // the network card
+	optLoopback  = "loopback"  // whether the guest reaches this computer's 127.0.0.1
 )
 
 var defaults = map[string]string{
-	optVRAM: "32", optGraphics: "vboxsvga", optNATDNS: "hostresolver", optOSType: "Linux26_64", optAdditions: "off", optNIC: "virtio",
+	optVRAM: "32", optGraphics: "vboxsvga", optNATDNS: "hostresolver", optOSType: "Linux26_64", optAdditions: "off", optNIC: "virtio", optLoopback: "on",
 }
 
 var choices = map[string][]string{
 	optGraphics: {"vboxsvga", "vmsvga", "vboxvga", "none"},
 	optNATDNS:   {"hostresolver", "proxy", "off"},
 	optNIC:      {"virtio", "82540EM", "82543GC", "82545EM", "Am79C970A", "Am79C973"},
+	optLoopback: {"on", "off"},
 }
 
 const maxVRAM = 256
@@ -49,6 +51,7 @@ func optionHelp() map[string]string {
 		optOSType:    "VirtualBox's id of the guest's system, Linux26_64 by default ('VBoxManage list ostypes')",
 		optAdditions: "guest additions' CD: off, on, auto (if VirtualBox has one), or the path of an ISO image",
 		optNIC:       "network card: " + strings.Join(choices[optNIC], ", "),
+		optLoopback:  "whether the guest reaches this computer's 127.0.0.1 as 10.0.2.2, for instance a proxy: " + strings.Join(choices[optLoopback], ", "),
 	}
 }
 
@@ -107,7 +110,10 @@ func check(s machine.Spec) error {
 		return fail.New(fail.Usage, "VirtualBox cannot boot a disk image in format %q", s.Image.Format).
 			Hint("use vdi, vmdk, vpc (VHD) or raw; 'mica image' converts")
 	}
-	return nil
+	if s.Firmware != "" && s.Firmware != machine.UEFI || s.Arch != "" {
+		return fail.New(fail.Usage, "driver %s has no firmware %q for architecture %q", Name, s.Firmware, s.Arch).Hint("use bios or uefi, of x86_64")
+	}
+	return checkDisks(s)
 }
 
 // setting is one property of a machine.
@@ -138,6 +144,7 @@ func settings(s machine.Spec) []setting {
 		one("cpus", strconv.Itoa(s.CPUs), "--cpus", strconv.Itoa(s.CPUs)),
 		one("memory", strconv.Itoa(s.MemoryMiB), "--memory", strconv.Itoa(s.MemoryMiB)),
 		one("vram", option(s, optVRAM), "--vram", option(s, optVRAM)),
+		one("firmware", firmware(s), "--firmware", strings.ToLower(firmware(s))),
 		one("acpi", "on", "--acpi", "on"),
 		one("ioapic", "on", "--ioapic", "on"),
 		one("rtcuseutc", "on", "--rtcuseutc", "on"),
@@ -157,6 +164,8 @@ func settings(s machine.Spec) []setting {
 		one("nictype1", option(s, optNIC), "--nictype1", option(s, optNIC)),
 		one("", "", "--natdnshostresolver1", onOff(option(s, optNATDNS) == "hostresolver")),
 		one("", "", "--natdnsproxy1", onOff(option(s, optNATDNS) == "proxy")),
+		// Before 7.0 it is always so.
+		setting{spellings: [][]string{{"--nat-localhostreachable1", option(s, optLoopback)}, nil}},
 		one("uart1", "0x03f8,4", "--uart1", "0x3F8", "4"),
 		one("uartmode1", "file,"+s.Path(logFile), "--uartmode1", "file", s.Path(logFile)),
 		one("cpuexecutioncap", strconv.Itoa(execution(s)), "--cpuexecutioncap", strconv.Itoa(execution(s))),
@@ -177,6 +186,14 @@ func settings(s machine.Spec) []setting {
 		list = append(list, one("vrde", "off", "--vrde", "off"))
 	}
 	return list
+}
+
+// firmware is what showvminfo calls it.
+func firmware(s machine.Spec) string {
+	if s.Firmware == machine.UEFI {
+		return "EFI"
+	}
+	return "BIOS"
 }
 
 func onOff(on bool) string {

@@ -38,6 +38,9 @@ func (d *Driver) Start(ctx context.Context, i machine.Instance) error {
 	case machine.Absent:
 		return fail.New(fail.NotFound, "VirtualBox does not know %q (%s)", s.Name, s.ID)
 	}
+	if err := haveDisks(s); err != nil {
+		return err
+	}
 	for _, f := range s.Forwards {
 		if err := free(ctx, f.Host); err != nil {
 			return &machine.PortTaken{Port: f.Host, Err: err}
@@ -75,7 +78,7 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance, in info) error {
 	if err := d.modify(ctx, s.ID, other, ruleArgs(remove, add)...); err != nil {
 		return err
 	}
-	if err := d.mendShares(ctx, s, in); err != nil {
+	if err := d.mendShares(ctx, s, in.shares()); err != nil {
 		return err
 	}
 	for _, slot := range slots(s) {
@@ -93,23 +96,27 @@ func (d *Driver) boot(ctx context.Context, i machine.Instance, in info) error {
 	return d.launch(ctx, i, machine.Stopped)
 }
 
-// mendShares adds the shares that the machine lacks.
-func (d *Driver) mendShares(ctx context.Context, s machine.Spec, in info) error {
+// shares are the machine's shared folders, by name.
+func (in info) shares() map[string]string {
 	have := map[string]string{}
 	for n := 1; ; n++ {
 		name, ok := in[fmt.Sprintf("SharedFolderNameMachineMapping%d", n)]
 		if !ok {
-			break
+			return have
 		}
 		have[name] = in[fmt.Sprintf("SharedFolderPathMachineMapping%d", n)]
 	}
+}
+
+// mendShares adds the shares that the machine lacks to those that it has.
+func (d *Driver) mendShares(ctx context.Context, s machine.Spec, have map[string]string) error {
 	for _, share := range s.Shares {
 		path, there := have[share.Name]
 		if there && path == share.Path {
 			continue
 		}
 		if there {
-			if _, err := d.vbox(ctx, changePatience, "sharedfolder", "remove", s.ID, "--name", share.Name); err != nil {
+			if err := d.removeShare(ctx, s.ID, share.Name); err != nil {
 				return err
 			}
 		}

@@ -112,6 +112,7 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 		Driver: Name, Program: d.program, Options: optionHelp(),
 		Features: []machine.Feature{
 			machine.Networks, machine.VNC, machine.GUI, machine.SharedFolders, machine.ExecutionCaps, machine.Clipboards, machine.DiskImages,
+			machine.Firmwares, machine.MoreDisks,
 		},
 	}
 	out, err := d.run.Run(ctx, run.Command{Name: d.program, Args: []string{"--version"}, Timeout: queryPatience})

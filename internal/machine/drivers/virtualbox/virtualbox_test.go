@@ -10,6 +10,7 @@ import (
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox"
 	"github.com/micavm/mica/internal/machine/drivers/virtualbox/fakevbox"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/run"
 	"github.com/micavm/mica/internal/tier"
 )
 
@@ -28,18 +29,31 @@ func TestMain(m *testing.M) {
 type fake struct {
 	*testing.T
 	*virtualbox.Driver
+	run          run.Runner
 	dir, program string
 }
 
+// newFake makes one whose VBoxManage runs inside this process.
 func newFake(t *testing.T, c fakevbox.Config) *fake {
 	t.Helper()
-	f := &fake{T: t, dir: t.TempDir()}
+	return newFakeRun(t, c, fakevbox.Runner{})
+}
+
+// newFakeProgram makes one whose VBoxManage is a program, as it is in life.
+func newFakeProgram(t *testing.T, c fakevbox.Config) *fake {
+	t.Helper()
+	return newFakeRun(t, c, run.Host{})
+}
+
+func newFakeRun(t *testing.T, c fakevbox.Config, r run.Runner) *fake {
+	t.Helper()
+	f := &fake{T: t, dir: t.TempDir(), run: r}
 	var err error
 	if f.program, err = fakevbox.Install(f.dir); err != nil {
 		t.Fatal(err)
 	}
 	f.configure(c)
-	f.Driver = virtualbox.Hasty(virtualbox.New(machine.Env{Getenv: func(name string) string {
+	f.Driver = virtualbox.Hasty(virtualbox.New(machine.Env{Run: r, Getenv: func(name string) string {
 		return map[string]string{"MICA_VBOXMANAGE": f.program}[name]
 	}}), 30*time.Second, 20*time.Second).(*virtualbox.Driver)
 	return f
@@ -54,6 +68,7 @@ func (f *fake) configure(c fakevbox.Config) {
 
 func TestConformance(t *testing.T) {
 	tier.Full(t) // some thousand processes
+	t.Parallel()
 	for _, style := range []string{fakevbox.Style72, fakevbox.Style61, fakevbox.Style52} {
 		t.Run(style, func(t *testing.T) {
 			drivertest.Run(t, drivertest.Case{

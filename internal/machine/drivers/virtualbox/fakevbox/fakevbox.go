@@ -1,6 +1,7 @@
 package fakevbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -142,10 +143,14 @@ type fake struct {
 	config Config
 	line   string
 	out    strings.Builder
+
+	ctx            context.Context //nolint:containedctx // the life of this one command
+	stdout, stderr io.Writer
+	english        bool
 }
 
 func open(self string) *fake {
-	f := &fake{dir: filepath.Dir(self)}
+	f := &fake{dir: filepath.Dir(self), ctx: context.Background(), stdout: os.Stdout, stderr: os.Stderr, english: english()}
 	if data, err := os.ReadFile(filepath.Join(f.dir, "config.json")); err == nil {
 		_ = json.Unmarshal(data, &f.config)
 	}
@@ -164,12 +169,17 @@ func Main(self string, args []string) int {
 	if filepath.Base(self) == Process {
 		return f.process(args)
 	}
+	return f.main(args)
+}
+
+func (f *fake) main(args []string) int {
 	f.line = strings.Join(args, " ")
 	f.note()
-	_, _ = io.WriteString(os.Stdout, f.config.Preamble)
+	_, _ = io.WriteString(f.stdout, f.config.Preamble)
 	for _, part := range f.config.Hang {
 		if strings.Contains(f.line, part) {
-			time.Sleep(lifetime)
+			f.wait(lifetime)
+			return 1
 		}
 	}
 	broken, err := f.broken()
@@ -178,7 +188,7 @@ func Main(self string, args []string) int {
 			err = rerr
 		}
 	}
-	_, _ = io.WriteString(os.Stdout, f.out.String())
+	_, _ = io.WriteString(f.stdout, f.out.String())
 	if err == nil {
 		return 0
 	}
@@ -190,11 +200,11 @@ func (f *fake) complain(err error) int {
 	if !errors.As(err, &bad) {
 		bad = &failure{text: err.Error(), exit: 1}
 	}
-	if !english() {
+	if !f.english {
 		bad.text = "Das hat leider nicht geklappt" // whoever reads texts needs them in English
 	}
 	var b strings.Builder
-	defer func() { _, _ = io.WriteString(os.Stderr, b.String()) }()
+	defer func() { _, _ = io.WriteString(f.stderr, b.String()) }()
 	if strings.HasPrefix(bad.text, "raw:") {
 		b.WriteString(strings.TrimPrefix(bad.text, "raw:"))
 		return bad.exit
@@ -209,6 +219,16 @@ func (f *fake) complain(err error) int {
 		fmt.Fprintf(&b, "VBoxManage: error: Context: \"Something(raw())\" at line 1 of file VBoxManage.cpp\n")
 	}
 	return bad.exit
+}
+
+// wait sleeps, and reports whether the command lives on.
+func (f *fake) wait(t time.Duration) bool {
+	select {
+	case <-f.ctx.Done():
+		return false
+	case <-time.After(t):
+		return true
+	}
 }
 
 func english() bool {

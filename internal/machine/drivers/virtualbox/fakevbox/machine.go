@@ -28,7 +28,7 @@ func (f *fake) createvm(s *state, args []string) error {
 		Props: map[string]string{
 			"cpus": "1", "memory": "128", "vram": "8", "acpi": "on", "ioapic": "off", "rtcuseutc": "off", "cpuexecutioncap": "100",
 			"boot1": "floppy", "boot2": "dvd", "boot3": "disk", "boot4": "none", "graphicscontroller": "vboxvga",
-			"nic1": "nat", "nictype1": "82540EM", "uart1": "off", "vrde": "off", "clipboard": "disabled", "draganddrop": "disabled",
+			"firmware": "bios", "nic1": "nat", "nictype1": "82540EM", "uart1": "off", "vrde": "off", "clipboard": "disabled", "draganddrop": "disabled",
 		},
 	}
 	if v.UUID == "" {
@@ -120,7 +120,8 @@ func (v *vm) write(s *state) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(v.file(), data, 0o600)
+	next := v.file() + "-tmp" // it is read at any time
+	return errors.Join(os.WriteFile(next, data, 0o600), os.Rename(next, v.file()))
 }
 
 // whole is a machine as its settings file keeps it.
@@ -278,19 +279,19 @@ var options = map[string]int{
 	"--nic": 1, "--nictype": 1, "--natdnshostresolver": 1, "--natdnsproxy": 1, "--hostonlyadapter": 1, "--draganddrop": 1,
 	"--vrde": 1, "--vrdeaddress": 1, "--vrdeport": 1, "--vrdeauthtype": 1, "--vrdemulticon": 1, "--graphicscontroller": 1,
 	"--clipboard": 1, "--clipboard-mode": 1, "--bioslogofadein": 1, "--bioslogofadeout": 1, "--firmware-logo-fade-in": 1, "--firmware-logo-fade-out": 1,
-	"--uart": 2, "--uartmode": 2, "--natpf": 1, "--host-only-net": 1,
+	"--firmware": 1, "--nat-localhostreachable": 1, "--uart": 2, "--uartmode": 2, "--natpf": 1, "--host-only-net": 1,
 }
 
 // lacks are the options that a style does not know.
 var lacks = map[string][]string{
-	Style52: {"--graphicscontroller", "--clipboard-mode", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net"},
-	Style61: {"--clipboard", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net"},
+	Style52: {"--graphicscontroller", "--clipboard-mode", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net", "--nat-localhostreachable"},
+	Style61: {"--clipboard", "--nat-localhostreachable", "--firmware-logo-fade-in", "--firmware-logo-fade-out", "--host-only-net"},
 	Style72: {"--bioslogofadein"}, // it does know it; so that the other spelling is used, too
 }
 
 var allowed = map[string][]string{
 	"boot": {"none", "floppy", "dvd", "disk", "net"}, "nic": {"none", "nat", "hostonly", "hostonlynet"},
-	"acpi": {"on", "off"}, "ioapic": {"on", "off"}, "rtcuseutc": {"on", "off"}, "vrde": {"on", "off"}, "vrdemulticon": {"on", "off"},
+	"firmware": {"bios", "efi", "efi32", "efi64"}, "nat-localhostreachable": {"on", "off"}, "acpi": {"on", "off"}, "ioapic": {"on", "off"}, "rtcuseutc": {"on", "off"}, "vrde": {"on", "off"}, "vrdemulticon": {"on", "off"},
 	"natdnshostresolver": {"on", "off"}, "natdnsproxy": {"on", "off"}, "graphicscontroller": {"none", "vboxvga", "vmsvga", "vboxsvga"},
 	"clipboard": {"disabled", "bidirectional"}, "draganddrop": {"disabled", "bidirectional"}, "vrdeauthtype": {"null", "external", "guest"},
 	"nictype": {"Am79C970A", "Am79C973", "82540EM", "82543GC", "82545EM", "virtio"},
@@ -402,12 +403,16 @@ func (v *vm) rule(values []string) error {
 }
 
 func (f *fake) setextradata(s *state, args []string) error {
-	if len(args) != 3 {
-		return unknown("setextradata takes a machine, a key and a value")
+	if len(args) != 2 && len(args) != 3 {
+		return unknown("setextradata takes a machine, a key and a value, or none to forget it")
 	}
 	v, err := s.find(args[0])
-	if err == nil {
+	switch {
+	case err != nil:
+	case len(args) == 3:
 		v.Extra[args[1]] = args[2]
+	default:
+		delete(v.Extra, args[1])
 	}
 	return err
 }

@@ -1,11 +1,14 @@
 package fakevbox
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,9 +36,19 @@ func ReadDisk(path string) (id string, mib int64, err error) {
 		return "", 0, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 200))
+	data, err := io.ReadAll(io.LimitReader(f, 64<<10))
 	if err != nil {
 		return "", 0, err
+	}
+	if bytes.HasPrefix(data, sparseMagic) && len(data) >= sparseText+sparseSpace {
+		sectors := binary.LittleEndian.Uint64(data[12:])
+		if id := sparseID.FindSubmatch(data[sparseText : sparseText+sparseSpace]); id != nil {
+			return string(id[1]), int64(sectors * 512 >> 20), nil //nolint:gosec // a test's disk
+		}
+		return uuid.NewString(), int64(sectors * 512 >> 20), nil //nolint:gosec // a test's disk
+	}
+	if flat := flatExtent.FindStringSubmatch(string(data)); flat != nil {
+		return readFlat(path, flat)
 	}
 	lines := strings.Split(string(data), "\n")
 	if len(lines) != 4 || lines[0] != header {
@@ -43,6 +56,47 @@ func ReadDisk(path string) (id string, mib int64, err error) {
 	}
 	mib, err = strconv.ParseInt(lines[2], 10, 64)
 	return lines[1], mib, err
+}
+
+// A sparse VMDK as other programs make it: its text is in the second sector and
+// those that follow.
+const sparseText, sparseSpace = 512, 20 * 512
+
+var (
+	sparseMagic = []byte("KDMV")
+	sparseID    = regexp.MustCompile(`ddb\.uuid\.image ?= ?"([0-9a-f-]{36})"`)
+)
+
+// renameSparse gives one another UUID.
+func renameSparse(path, id string) (bool, error) {
+	data, err := os.ReadFile(path)
+	if err != nil || !bytes.HasPrefix(data, sparseMagic) || len(data) < sparseText+sparseSpace {
+		return false, err
+	}
+	text := bytes.TrimRight(data[sparseText:sparseText+sparseSpace], "\x00")
+	text = append(sparseID.ReplaceAll(bytes.Clone(text), nil), fmt.Sprintf("\nddb.uuid.image=\"%s\"\n", id)...)
+	if len(text) > sparseSpace {
+		return true, refuse("VBOX_E_FILE_ERROR", "VMDK: the descriptor of '%s' is full", path)
+	}
+	clear(data[sparseText : sparseText+sparseSpace])
+	copy(data[sparseText:], text)
+	return true, os.WriteFile(path, data, 0o600)
+}
+
+// flatExtent finds in a VMDK descriptor its only extent, and the UUID.
+var flatExtent = regexp.MustCompile(`(?s)^# Disk DescriptorFile\n.*createType="monolithicFlat"\n\nRW (\d+) FLAT "([^"]+)" 0\n.*ddb\.uuid\.image ?= ?"([0-9a-f-]{36})"`)
+
+// readFlat tells the UUID and the size of a disk whose bytes are in another file.
+func readFlat(path string, flat []string) (string, int64, error) {
+	sectors, err := strconv.ParseInt(flat[1], 10, 64)
+	if err != nil {
+		return "", 0, err
+	}
+	info, err := os.Stat(filepath.Join(filepath.Dir(path), flat[2]))
+	if err != nil || info.Size() < sectors*512 {
+		return "", 0, refuse("VBOX_E_FILE_ERROR", "VMDK: could not open extent '%s' of '%s' (VERR_FILE_NOT_FOUND)", flat[2], path)
+	}
+	return flat[3], sectors * 512 >> 20, nil
 }
 
 // known returns a medium in the list, by its path or UUID.
@@ -226,5 +280,8 @@ func (f *fake) internal(s *state, args []string) error {
 		return err
 	}
 	f.printf("UUID changed to: %s\n", args[2])
+	if sparse, err := renameSparse(args[1], args[2]); sparse || err != nil {
+		return err
+	}
 	return WriteDisk(args[1], args[2], mib)
 }

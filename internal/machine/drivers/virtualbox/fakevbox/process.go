@@ -1,6 +1,7 @@
 package fakevbox
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,14 +49,18 @@ func (f *fake) alive(id string) bool {
 
 // ask lets the machine's process do something and waits for it.
 func (f *fake) ask(id string, r request, result any) error {
-	if err := os.Chdir(f.dir); err != nil { // a socket's path has some hundred bytes at most
+	dir, err := os.Open(f.dir)
+	if err != nil {
 		return err
 	}
-	conn, err := net.Dial("unix", id+".sock") //nolint:noctx // a program that its caller kills
+	defer dir.Close()
+	// A socket's path has some hundred bytes at most.
+	conn, err := new(net.Dialer).DialContext(f.ctx, "unix", fmt.Sprintf("/proc/self/fd/%d/%s.sock", dir.Fd(), id))
 	if err != nil {
 		return refuse("VBOX_E_INVALID_VM_STATE", "Machine '%s' is not currently running.", id)
 	}
 	defer conn.Close()
+	defer context.AfterFunc(f.ctx, func() { _ = conn.Close() })()
 	if err := json.NewEncoder(conn).Encode(r); err != nil {
 		return err
 	}
@@ -128,7 +133,9 @@ func (f *fake) startvm(args []string) error {
 			f.printf("VM \"%s\" has been successfully started.\n", id)
 			return nil
 		}
-		time.Sleep(10 * time.Millisecond)
+		if !f.wait(10 * time.Millisecond) {
+			return errEnded
+		}
 	}
 	return refuse("E_FAIL", "Timeout")
 }
@@ -146,6 +153,7 @@ func (f *fake) spawn(id string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	go func() { _ = cmd.Wait() }() // where this is no process that ends soon
 	_ = w.Close()
 	if n, _ := r.Read(make([]byte, 1)); n != 1 {
 		return refuse("NS_ERROR_FAILURE", "The virtual machine has terminated unexpectedly during startup")

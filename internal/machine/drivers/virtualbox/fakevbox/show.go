@@ -53,9 +53,7 @@ func (f *fake) show(v *vm) {
 	for _, key := range []string{"memory", "vram", "cpuexecutioncap"} {
 		bare(key)
 	}
-	if f.config.Style == Style72 {
-		put("firmware", "BIOS")
-	}
+	put("firmware", strings.ToUpper(v.Props["firmware"]))
 	bare("cpus")
 	for _, key := range []string{"boot1", "boot2", "boot3", "boot4", "acpi", "ioapic", "rtcuseutc"} {
 		put(key, v.Props[key])
