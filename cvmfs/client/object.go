@@ -84,6 +84,11 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 			r.mu.Unlock()
 			return nil, os.ErrClosed
 		}
+		if o, err := r.cache.Get(w.hash, w.expect()); err == nil { // one has just landed
+			r.mu.Unlock()
+			r.stats.hits.Add(1)
+			return o, nil
+		}
 		flying, cancel := context.WithCancel(r.life)
 		f = &flight{done: make(chan struct{}), cancel: cancel}
 		r.flights[w.hash] = f
