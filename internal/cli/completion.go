@@ -30,6 +30,7 @@ func completes() map[string]struct {
 		"clone": {machine.DoClone, false}, "resize": {machine.DoChange, false}, "rename": {machine.DoChange, false},
 		"snapshot create": {machine.DoSnapshot, false}, "snapshot list": {}, "snapshot revert": {machine.DoRevert, false}, "snapshot delete": {machine.DoDropSnapshot, false},
 		"forward add": {machine.DoForward, false}, "forward remove": {machine.DoForward, false}, "forward list": {},
+		"share add": {machine.DoShare, false}, "share remove": {machine.DoShare, false}, "share list": {},
 	}
 }
 
@@ -46,6 +47,10 @@ func (a *app) completions(root *cobra.Command) {
 					return a.machineNames(cmd.Context(), c.action, args), cobra.ShellCompDirectiveNoFileComp
 				case path == "snapshot revert" || path == "snapshot delete":
 					return a.snapshotNames(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
+				case path == "share remove":
+					return a.shareNames(cmd.Context(), args[0]), cobra.ShellCompDirectiveNoFileComp
+				case path == "share add": // its other arguments are folders
+					return nil, cobra.ShellCompDirectiveFilterDirs
 				}
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
@@ -53,6 +58,8 @@ func (a *app) completions(root *cobra.Command) {
 		for name, values := range map[string]func(context.Context) []string{
 			"label":    a.labelsInUse,
 			"driver":   func(context.Context) []string { return all.Drivers(machine.Env{Log: a.log, Getenv: a.Env}).Names() },
+			"firmware": func(context.Context) []string { return []string{machine.BIOS, machine.UEFI} },
+			"arch":     func(context.Context) []string { return []string{machine.X86_64, machine.ARM64} },
 			"output":   func(context.Context) []string { return outputForms(cmd) },
 			"progress": func(context.Context) []string { return []string{"auto", "lines", "jsonl", "none"} },
 		} {
@@ -138,6 +145,18 @@ func (a *app) snapshotNames(ctx context.Context, name string) []string {
 	var names []string
 	for _, s := range snapshots {
 		names = append(names, s.Name)
+	}
+	return names
+}
+
+func (a *app) shareNames(ctx context.Context, name string) []string {
+	var names []string
+	for _, m := range a.listed(ctx) {
+		if m.Name == name && m.Record != nil {
+			for _, s := range m.Record.Instance.Spec.Shares {
+				names = append(names, s.Name+"\t"+s.Path)
+			}
+		}
 	}
 	return names
 }

@@ -109,6 +109,7 @@ func (a *app) create(ctx context.Context, f *createFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	a.tellShares(order.Spec.Shares)
 	parallel := f.parallel
 	if parallel <= 0 {
 		parallel = machine.AtOnce(order.Spec)

@@ -91,6 +91,7 @@ func (a *app) importAppliance(ctx context.Context, f *importFlags, args []string
 	if !appliance.Manifest {
 		a.tell("note: %s has no manifest: its disk is not verified", args[0])
 	}
+	a.tellShares(order.Spec.Shares)
 	if f.dryRun {
 		report, err := fleet.Check(ctx, &order)
 		if err != nil {

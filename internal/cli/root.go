@@ -117,6 +117,7 @@ func commands(a *app) []*cobra.Command {
 		newReport(a),
 		newSnapshot(a),
 		newForward(a),
+		newShare(a),
 		newClone(a),
 		newResize(a),
 		newRename(a),

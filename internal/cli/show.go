@@ -22,6 +22,9 @@ type machineView struct {
 	Accel     string             `json:"accel,omitempty"`
 	Image     machine.Image      `json:"image"`
 	Forwards  []machine.Forward  `json:"forwards"`
+	Firmware  string             `json:"firmware,omitempty"`
+	Arch      string             `json:"arch,omitempty"`
+	Disks     []machine.Disk     `json:"disks,omitempty"`
 	Network   string             `json:"network,omitempty"`
 	Display   string             `json:"display,omitempty"`
 	Shares    []machine.Share    `json:"shares,omitempty"`
@@ -70,6 +73,7 @@ func viewOf(ctx context.Context, fleet *machine.Fleet, m machine.Machine) machin
 	s := m.Record.Instance.Spec
 	v.Accel, v.Image, v.Folder, v.Durations = s.Accel, s.Image, s.Dir, m.Record.Durations
 	v.Network, v.Display, v.Shares, v.Options = s.Network, s.Display, s.Shares, s.Options
+	v.Firmware, v.Arch, v.Disks = s.Firmware, s.Arch, s.Disks
 	v.Forwards = append(v.Forwards, s.Forwards...)
 	v.Platform = fleet.Describe(ctx, m)
 	v.Facts = map[string]string{}
@@ -102,6 +106,15 @@ func (v machineView) print(a *app) error {
 	line("memory", mebibytes(int64(m.MemoryMiB)))
 	line("processors", number(int64(m.CPUs)))
 	line("disk", mebibytes(m.DiskMiB))
+	for n, d := range v.Disks {
+		text := mebibytes(d.MiB)
+		if d.Path != "" {
+			text = d.Path + " (yours, " + d.Format + ")"
+		}
+		line("disk "+number(int64(n+2)), text)
+	}
+	line("firmware", v.Firmware)
+	line("architecture", v.Arch)
 	line("image", v.Image.Path)
 	line("image sha256", v.Image.SHA256)
 	line("image verified", yesNo(m.Verified))
@@ -116,7 +129,11 @@ func (v machineView) print(a *app) error {
 	line("network", v.Network)
 	line("display", v.Display)
 	for _, s := range v.Shares {
-		line("share "+s.Name, s.Path)
+		path := s.Path
+		if s.ReadOnly {
+			path += " (read-only)"
+		}
+		line("share "+s.Name, path)
 	}
 	for _, key := range slices.Sorted(maps.Keys(v.Options)) {
 		line("option "+key, v.Options[key])

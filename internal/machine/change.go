@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/micavm/mica/internal/fail"
 )
@@ -99,12 +100,23 @@ func (f *Fleet) become(ctx context.Context, h *held, to Spec) error {
 func (f *Fleet) carryOut(ctx context.Context, h *held) error {
 	to, dir := *h.Pending, h.spec().Dir
 	to.Dir = dir
+	if !slices.Equal(to.Shares, h.spec().Shares) { // the guest is told of them with its context
+		err := handed(&to)
+		if err == nil {
+			var own []byte
+			own, err = os.ReadFile(to.Path(keyFile + ".pub"))
+			to.PublicKeys = append(lines(own), to.PublicKeys...)
+		}
+		if err != nil {
+			return fmt.Errorf("changing %q: %w", to.Name, err)
+		}
+	}
 	changed, err := h.driver.(Changer).Change(ctx, h.Instance, to)
 	if err != nil {
 		return noSpace(fmt.Errorf("changing %q: %w", to.Name, err))
 	}
 	f.at("instance changed")
-	changed.Spec.Dir = dir
+	changed.Spec.Dir, changed.Spec.Context, changed.Spec.PublicKeys = dir, nil, nil
 	h.Instance, h.Pending = changed, nil
 	return f.note(h.Record, "changed", "")
 }

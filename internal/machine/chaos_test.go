@@ -1,12 +1,14 @@
 package machine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"testing"
@@ -47,6 +49,10 @@ func act(ctx context.Context, f *machine.Fleet, what, iso string) error {
 		_, err = f.Resize(ctx, "m", 128, 2, 128)
 	case "rename":
 		err = f.Rename(ctx, "m", "renamed")
+	case "share":
+		_, err = f.AddShares(ctx, "m", []machine.Share{{Name: "newshare", Path: filepath.Dir(iso)}})
+	case "unshare":
+		_, err = f.RemoveShares(ctx, "m", []string{"oldshare"})
 	case "forward":
 		_, err = f.AddForwards(ctx, "m", []machine.Forward{{Guest: 80, Auto: true}})
 	default:
@@ -137,6 +143,8 @@ var acts = map[string]struct {
 	}},
 	"resize":  {machine.Stopped, []string{"change", "before Change", "after Change", "instance changed", "changed"}},
 	"rename":  {machine.Stopped, []string{"change", "moved", "before Change", "after Change", "instance changed", "changed"}},
+	"share":   {machine.Stopped, []string{"change", "before Change", "after Change", "instance changed", "changed"}},
+	"unshare": {machine.Stopped, []string{"change", "before Change", "after Change", "instance changed", "changed"}},
 	"forward": {machine.Running, []string{"ports", "before SetForwards", "after SetForwards"}},
 }
 
@@ -157,8 +165,46 @@ func (w *world) victim(before machine.State) {
 	}
 }
 
+// share gives machine m a folder, for the acts on shares.
+func (w *world) share(what string) {
+	w.Helper()
+	if what != "share" && what != "unshare" {
+		return
+	}
+	if _, err := w.AddShares(w.Context(), "m", []machine.Share{{Name: "oldshare", Path: filepath.Dir(w.iso)}}); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// shared sees that an act on shares has been finished if it was noted before it
+// was killed, and that the machine is handed what its record says.
+func (w *world) shared(what string, noted bool) {
+	w.Helper()
+	var want []string
+	switch what {
+	case "share":
+		want = []string{"oldshare", "newshare"}
+	case "unshare":
+	default:
+		return
+	}
+	var names []string
+	for _, s := range w.spec("m").Shares {
+		names = append(names, s.Name)
+	}
+	if !slices.Equal(names, want) && (noted || !slices.Equal(names, []string{"oldshare"})) {
+		w.Errorf("shares = %q, want %q", names, want)
+	}
+	_, medium := w.medium("m")
+	for _, name := range []string{"oldshare", "newshare"} {
+		if got := bytes.Contains(medium, []byte(name)); got != slices.Contains(names, name) {
+			w.Errorf("the medium tells of %q: %v, the record of %q", name, got, names)
+		}
+	}
+}
+
 // whole lets gc clear what a killed command left and sees that nothing is lost.
-func (w *world) whole(what string) {
+func (w *world) whole(what string, noted bool) {
 	w.Helper()
 	if _, err := w.Sweep(w.Context(), false); err != nil {
 		w.Errorf("Sweep: %v", err)
@@ -188,6 +234,7 @@ func (w *world) whole(what string) {
 	if !slices.Equal(names, want) {
 		w.Fatalf("machines = %q, want %q", names, want)
 	}
+	w.shared(what, noted)
 	want = []string{"now!"}
 	if what == "revert" {
 		want = append(want, "then")
@@ -244,8 +291,9 @@ func TestKilledActs(t *testing.T) {
 				w := newWorld(t, drivertest.Guest{})
 				w.create("other")
 				w.victim(a.before)
+				w.share(what)
 				w.killed(step, what)
-				w.whole(what)
+				w.whole(what, true)
 			})
 		}
 	}
@@ -264,6 +312,7 @@ func TestKilledAnywhere(t *testing.T) {
 				w := newWorld(t, drivertest.Guest{})
 				w.create("other")
 				w.victim(a.before)
+				w.share(what)
 				cmd := exec.Command(os.Args[0], string(w.Home), w.program, w.iso)
 				cmd.Env = append(os.Environ(), killAt+"=never", killWhat+"="+what)
 				if err := cmd.Start(); err != nil {
@@ -272,7 +321,7 @@ func TestKilledAnywhere(t *testing.T) {
 				time.Sleep(delay)
 				_ = cmd.Process.Kill()
 				_ = cmd.Wait()
-				w.whole(what)
+				w.whole(what, false)
 			})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/micavm/mica/internal/fail"
@@ -40,15 +41,16 @@ func (f *Fleet) Clone(ctx context.Context, name, to string, labels []string) (*R
 // orderLike orders a machine like the one that is held.
 func (f *Fleet) orderLike(h *held, name string, labels []string) (Order, error) {
 	s := h.spec()
-	data, err := os.ReadFile(s.Path(contextFile))
-	if err != nil {
+	if err := handed(&s); err != nil {
 		return Order{}, fmt.Errorf("cloning %q: %w", s.Name, err)
 	}
-	keys, err := os.ReadFile(s.Path(keysFile))
-	if err != nil && !notThere(err) {
-		return Order{}, fmt.Errorf("cloning %q: %w", s.Name, err)
-	}
-	s.Name, s.Context, s.PublicKeys = name, data, lines(keys)
+	s.Name = name
+	s.Disks = slices.DeleteFunc(slices.Clone(s.Disks), func(d Disk) bool {
+		if d.Path != "" {
+			f.say("%s does not get your disk %s, which %s keeps", name, d.Path, h.spec().Name)
+		}
+		return d.Path != ""
+	})
 	if len(labels) > 0 {
 		s.Labels = labels
 	}
@@ -57,6 +59,21 @@ func (f *Fleet) orderLike(h *held, name string, labels []string) (Order, error) 
 		s.Forwards = append(s.Forwards, Forward{Guest: fwd.Guest, Auto: true})
 	}
 	return Order{Spec: s, ContextFrom: h.Context, User: h.User, AllowLarge: true, Off: true}, s.Validate()
+}
+
+// handed fills in what the guest was handed when it was made, its own key
+// excepted.
+func handed(s *Spec) error {
+	data, err := os.ReadFile(s.Path(contextFile))
+	if err != nil {
+		return err
+	}
+	keys, err := os.ReadFile(s.Path(keysFile))
+	if err != nil && !notThere(err) {
+		return err
+	}
+	s.Context, s.PublicKeys = data, lines(keys)
+	return nil
 }
 
 func lines(data []byte) []string {

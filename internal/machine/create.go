@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/google/uuid"
 
@@ -50,11 +51,17 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 			return Report{}, err
 		}
 	}
+	if err := f.checkShares(o.Spec.Shares); err != nil {
+		return Report{}, err
+	}
 	report, err := d.Probe(ctx)
 	if err != nil {
 		return report, err
 	}
 	if err := report.Supports(o.Spec); err != nil {
+		return report, err
+	}
+	if err := f.settleDisks(&o.Spec); err != nil {
 		return report, err
 	}
 	if c, ok := d.(Checker); ok {
@@ -142,8 +149,12 @@ func (f *Fleet) reserve(ctx context.Context, o Order) (*held, error) {
 		return nil, fmt.Errorf("creating %q: %w", spec.Name, err)
 	}
 	defer ports.Unlock() //nolint:errcheck // nothing to be done about it
-	if err := f.pickPorts(ctx, r, nil); err != nil {
+	others := sync.OnceValue(func() []*Record { return f.records(spec.Name) })
+	if err := f.pickPorts(ctx, r, nil, others); err != nil {
 		return nil, err
+	}
+	if _, has := spec.usersDisk(); has {
+		f.sayShared(spec, others())
 	}
 	fresh, err := os.MkdirTemp(f.Home.machines(), newPrefix)
 	if err != nil {

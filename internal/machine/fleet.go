@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/progress"
 )
@@ -31,6 +29,8 @@ type Fleet struct {
 	// reached runs after each entry of a journal is on disk, and between the
 	// steps of a removal: tests kill the process there.
 	reached func(step string)
+
+	seen recordCache
 }
 
 func (f *Fleet) now() time.Time {
@@ -77,96 +77,6 @@ func (f *Fleet) at(step string) {
 	if f.reached != nil {
 		f.reached(step)
 	}
-}
-
-// Machine is one machine as List and Get see it.
-type Machine struct {
-	Name   string
-	State  State
-	Record *Record // nil if it cannot be read
-	Err    error   // why State is Damaged or Unknown
-}
-
-// atOnce bounds how many machines are asked for their state at a time.
-const atOnce = 16
-
-// List returns every machine, sorted by name. A machine that cannot be asked
-// is in the list too, and says why.
-func (f *Fleet) List(ctx context.Context) ([]Machine, error) {
-	names, err := f.Home.names()
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Machine, len(names))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(atOnce)
-	for i, name := range names {
-		g.Go(func() error {
-			all[i] = f.look(ctx, name)
-			return ctx.Err()
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("listing machines: %w", err)
-	}
-	kept := all[:0]
-	for _, m := range all {
-		if m.State != "" { // destroyed while we looked
-			kept = append(kept, m)
-		}
-	}
-	return kept, nil
-}
-
-// Get returns one machine; fail.NotFound if there is none of that name.
-func (f *Fleet) Get(ctx context.Context, name string) (Machine, error) {
-	if err := CheckName(name); err != nil {
-		return Machine{}, err
-	}
-	m := f.look(ctx, name)
-	if m.State == "" {
-		return m, f.Home.unknown(name)
-	}
-	return m, ctx.Err()
-}
-
-func (f *Fleet) look(ctx context.Context, name string) Machine {
-	m := Machine{Name: name}
-	r, err := load(f.Home.machine(name))
-	if err != nil {
-		if _, serr := os.Stat(f.Home.machine(name)); serr != nil {
-			return m
-		}
-		m.State, m.Err = Damaged, err
-		return m
-	}
-	m.Record = r
-	if r.Phase != PhaseCreated {
-		m.State = f.unfinished(name)
-		return m
-	}
-	d, err := f.Drivers.Get(r.spec().Driver)
-	if err == nil {
-		m.State, err = d.State(ctx, r.Instance)
-	}
-	if err != nil {
-		m.State, m.Err = Unknown, err
-	}
-	return m
-}
-
-// unfinished tells a machine that is being made from one whose maker died.
-func (f *Fleet) unfinished(name string) State {
-	l, err := tryLock(f.Home.machine(name))
-	if err != nil {
-		var busy *busyError
-		if errors.As(err, &busy) {
-			return Creating
-		}
-		return ""
-	}
-	l.unlock()
-	return Incomplete
 }
 
 // held is a machine whose lock this command holds.
@@ -259,7 +169,7 @@ func (f *Fleet) start(ctx context.Context, h *held) error {
 	}
 	taken := map[int]bool{}
 	for {
-		if err := f.pickPorts(ctx, h.Record, taken); err != nil {
+		if err := f.pickPorts(ctx, h.Record, taken, func() []*Record { return f.records(h.spec().Name) }); err != nil {
 			return err
 		}
 		if err := f.note(h.Record, "start", ""); err != nil {

@@ -178,8 +178,12 @@ func TestEveryActionInEveryState(t *testing.T) {
 			if do && err != nil {
 				t.Errorf("%s of a machine that is %s: allowed and refused: %v", a, s, err)
 			}
-			if err != nil && (!fail.Is(err, fail.Usage) || len(fail.Hints(err)) == 0) {
-				t.Errorf("%s of a machine that is %s = %v, want class Usage and a hint", a, s, err)
+			want := fail.Usage
+			if a == machine.DoShare && s != machine.Absent {
+				want = fail.Conflict
+			}
+			if err != nil && (!fail.Is(err, want) || len(fail.Hints(err)) == 0) {
+				t.Errorf("%s of a machine that is %s = %v, want class %v and a hint", a, s, err, want)
 			}
 		}
 	}
@@ -300,8 +304,8 @@ func TestLostPort(t *testing.T) {
 	if got := r.Instance.Spec.SSHPort(); got == stolen || got == 0 {
 		t.Errorf("port = %d, want another than the stolen %d", got, stolen)
 	}
-	if len(told) != 1 || !strings.Contains(told[0], strconv.Itoa(stolen)) {
-		t.Errorf("told %q, want one note that names port %d", told, stolen)
+	if len(told) == 0 || !strings.Contains(told[0], strconv.Itoa(stolen)) { // others of this computer may have taken the next one
+		t.Errorf("told %q, want a note that names port %d", told, stolen)
 	}
 }
 

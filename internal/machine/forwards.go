@@ -71,7 +71,7 @@ func (f *Fleet) claim(ctx context.Context, h *held, forwards []Forward) error {
 		return fmt.Errorf("choosing ports: %w", err)
 	}
 	defer ports.Unlock() //nolint:errcheck // nothing to be done about it
-	claimed := f.claimedPorts(h.spec().Name)
+	claimed := claimedPorts(f.records(h.spec().Name))
 	for _, one := range forwards {
 		claimed[one.Host] = true
 	}

@@ -29,6 +29,9 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 	var swept []Leftover
 	var errs []error
 	remove := func(l Leftover, how func() error) {
+		if l.Kind != "change" {
+			l.Size = used(l.Path)
+		}
 		if !dry {
 			if err := how(); err != nil {
 				errs = append(errs, fmt.Errorf("removing %s: %w", l.Path, err))
@@ -46,17 +49,22 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 			return swept, errors.Join(append(errs, err)...)
 		}
 		path := filepath.Join(f.Home.machines(), e.Name())
-		l := Leftover{Kind: "folder", Name: e.Name(), Path: path, Size: used(path)}
-		switch {
-		case strings.HasPrefix(e.Name(), trashPrefix), strings.HasPrefix(e.Name(), newPrefix):
+		l := Leftover{Kind: "folder", Name: e.Name(), Path: path}
+		if strings.HasPrefix(e.Name(), trashPrefix) || strings.HasPrefix(e.Name(), newPrefix) {
 			if abandoned(path, e) {
 				remove(l, func() error { return os.RemoveAll(path) })
 			}
-		case CheckName(e.Name()) == nil && f.look(ctx, e.Name()).State == Incomplete:
+			continue
+		}
+		if CheckName(e.Name()) != nil {
+			continue
+		}
+		switch m := f.read(e.Name()); {
+		case m.State == Incomplete:
 			l.Kind = "machine"
 			remove(l, func() error { return f.clearIncomplete(ctx, e.Name()) })
-		case CheckName(e.Name()) == nil && f.changing(e.Name()):
-			l.Kind, l.Size = "change", 0
+		case f.changing(m):
+			l.Kind = "change"
 			remove(l, func() error { return f.settle(ctx, e.Name()) })
 		}
 	}
@@ -72,7 +80,7 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 				continue
 			}
 			path := filepath.Join(dir, e.Name())
-			l := Leftover{Kind: "image", Name: e.Name(), Path: path, Size: used(path)}
+			l := Leftover{Kind: "image", Name: e.Name(), Path: path}
 			if strings.HasPrefix(e.Name(), ".") {
 				l.Kind = "file"
 			}
@@ -122,9 +130,8 @@ func (f *Fleet) clearIncomplete(ctx context.Context, name string) error {
 }
 
 // changing reports whether a killed command left a change of the machine.
-func (f *Fleet) changing(name string) bool {
-	r, err := load(f.Home.machine(name))
-	return err == nil && r.Pending != nil && f.unfinished(name) == Incomplete
+func (f *Fleet) changing(m Machine) bool {
+	return m.Record != nil && m.Record.Pending != nil && f.unfinished(m.Name) == Incomplete
 }
 
 // settle finishes it: that is what taking hold of a machine begins with.

@@ -17,9 +17,9 @@ const (
 )
 
 // pickPorts chooses the automatic host ports of a machine: the ones it has, if
-// they are free, else ones that no other machine's record claims. It changes
-// the record in memory only.
-func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool) error {
+// they are free, else ones that no record of others claims, which are read only
+// then. It changes the record in memory only.
+func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool, others func() []*Record) error {
 	var claimed map[int]bool
 	forwards := slices.Clone(r.Instance.Spec.Forwards)
 	for i, fwd := range forwards {
@@ -27,7 +27,7 @@ func (f *Fleet) pickPorts(ctx context.Context, r *Record, taken map[int]bool) er
 			continue
 		}
 		if claimed == nil {
-			claimed = f.claimedPorts(r.spec().Name)
+			claimed = claimedPorts(others())
 			for _, other := range forwards {
 				claimed[other.Host] = true
 			}
@@ -55,18 +55,12 @@ func freePort(ctx context.Context, claimed, taken map[int]bool) (int, error) {
 	return 0, fail.New(fail.Conflict, "no free port between %d and %d", firstPort, lastPort).Hint("name one with --port")
 }
 
-// claimedPorts are the host ports in all other machines' records, on or off.
-func (f *Fleet) claimedPorts(except string) map[int]bool {
+// claimedPorts are the host ports in the records, of machines on or off.
+func claimedPorts(records []*Record) map[int]bool {
 	claimed := map[int]bool{}
-	names, _ := f.Home.names()
-	for _, name := range names {
-		if name == except {
-			continue
-		}
-		if r, err := load(f.Home.machine(name)); err == nil {
-			for _, fwd := range r.spec().Forwards {
-				claimed[fwd.Host] = true
-			}
+	for _, r := range records {
+		for _, fwd := range r.spec().Forwards {
+			claimed[fwd.Host] = true
 		}
 	}
 	return claimed

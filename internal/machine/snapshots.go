@@ -15,6 +15,16 @@ func (h *held) snapshotter() (Snapshotter, error) {
 	return s, nil
 }
 
+// whole refuses to snapshot or revert a machine with a disk that is the user's:
+// its content would be no part of the snapshot, and belong to another time.
+func (h *held) whole() error {
+	if d, has := h.spec().usersDisk(); has {
+		return fail.New(fail.Usage, "a snapshot of %q would lack what is on your disk %s", h.spec().Name, d.Path).
+			Hint("switch the machine off, and copy the disk")
+	}
+	return nil
+}
+
 // CheckSnapshotName says whether a snapshot may have that name.
 func CheckSnapshotName(name string) error {
 	if len(name) > maxName || !namePattern.MatchString(name) {
@@ -37,6 +47,9 @@ func (f *Fleet) Snapshot(ctx context.Context, name, snapshot string) (string, er
 	_, err := f.change(ctx, name, DoSnapshot, func(h *held) error {
 		s, err := h.snapshotter()
 		if err != nil {
+			return err
+		}
+		if err := h.whole(); err != nil {
 			return err
 		}
 		if err := f.note(h.Record, "snapshot", snapshot); err != nil {
@@ -72,6 +85,9 @@ func (f *Fleet) Revert(ctx context.Context, name, snapshot string) (State, error
 	_, err := f.change(ctx, name, DoRevert, func(h *held) error {
 		s, err := h.snapshotter()
 		if err != nil {
+			return err
+		}
+		if err := h.whole(); err != nil {
 			return err
 		}
 		if err := f.note(h.Record, "revert", snapshot); err != nil {

@@ -46,12 +46,14 @@ const (
 	DoScreen       Action = "see the screen of"
 	DoChange       Action = "change" // size and name
 	DoClone        Action = "clone"
+	DoShare        Action = "change the shared folders of"
 )
 
 // verdict is what the table says about one action in one state.
 type verdict struct {
-	do   bool   // act
-	hint string // where it is refused: what to do instead
+	do    bool       // act
+	hint  string     // where it is refused: what to do instead
+	class fail.Class // of the refusal
 }
 
 var (
@@ -59,13 +61,16 @@ var (
 	idle = verdict{} // it is so already: nothing to do, no error
 )
 
-func no(hint string) verdict { return verdict{hint: hint} }
+func no(hint string) verdict { return verdict{hint: hint, class: fail.Usage} }
+
+// busy refuses what could be done if the machine were off.
+func busy(hint string) verdict { return verdict{hint: hint, class: fail.Conflict} }
 
 // states and actions span the table.
 var (
 	states  = []State{Absent, Stopped, Saved, Paused, Running, Crashed}
 	actions = []Action{DoStart, DoSave, DoPowerOff, DoShutdown, DoPause, DoResume, DoRestart, DoConsole, DoSSH, DoDestroy,
-		DoSnapshot, DoRevert, DoDropSnapshot, DoForward, DoScreen, DoChange, DoClone}
+		DoSnapshot, DoRevert, DoDropSnapshot, DoForward, DoScreen, DoChange, DoClone, DoShare}
 )
 
 const (
@@ -84,33 +89,37 @@ var rules = map[State]map[Action]verdict{
 		DoStart: no(gone), DoSave: no(gone), DoPowerOff: no(gone), DoShutdown: no(gone), DoPause: no(gone),
 		DoResume: no(gone), DoRestart: no(gone), DoConsole: no(gone), DoSSH: no(gone), DoDestroy: act,
 		DoSnapshot: no(gone), DoRevert: no(gone), DoDropSnapshot: no(gone), DoForward: no(gone), DoScreen: no(gone),
-		DoChange: no(gone), DoClone: no(gone),
+		DoChange: no(gone), DoClone: no(gone), DoShare: no(gone),
 	},
 	Stopped: {
 		DoStart: act, DoSave: idle, DoPowerOff: idle, DoShutdown: idle, DoPause: no(isOff),
 		DoResume: no(isOff), DoRestart: act, DoConsole: no(isOff), DoSSH: no(isOff), DoDestroy: act,
-		DoSnapshot: act, DoRevert: act, DoDropSnapshot: act, DoForward: act, DoScreen: no(isOff), DoChange: act, DoClone: act,
+		DoSnapshot: act, DoRevert: act, DoDropSnapshot: act, DoForward: act, DoScreen: no(isOff), DoChange: act, DoClone: act, DoShare: act,
 	},
 	Saved: {
 		DoStart: act, DoSave: idle, DoPowerOff: act, DoShutdown: no(isSaved), DoPause: no(isSaved),
 		DoResume: no(isSaved), DoRestart: no("'mica start' first, or 'mica stop --power-off' to drop the saved memory"),
 		DoConsole: no(isSaved), DoSSH: no(isSaved), DoDestroy: act,
 		DoSnapshot: act, DoRevert: act, DoDropSnapshot: act, DoForward: act, DoScreen: no(isSaved), DoChange: no(memory), DoClone: no(memory),
+		DoShare: busy(memory),
 	},
 	Paused: {
 		DoStart: act, DoSave: act, DoPowerOff: act, DoShutdown: no("'mica resume' first: a paused guest cannot act"), DoPause: idle,
 		DoResume: act, DoRestart: act, DoConsole: act, DoSSH: no("'mica resume' first: a paused guest does not answer"), DoDestroy: act,
 		DoSnapshot: act, DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: act, DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
+		DoShare: busy(offOnly),
 	},
 	Running: {
 		DoStart: idle, DoSave: act, DoPowerOff: act, DoShutdown: act, DoPause: act,
 		DoResume: idle, DoRestart: act, DoConsole: act, DoSSH: act, DoDestroy: act,
 		DoSnapshot: act, DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: act, DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
+		DoShare: busy(offOnly),
 	},
 	Crashed: {
 		DoStart: no(isBad), DoSave: no(isBad), DoPowerOff: act, DoShutdown: no(isBad), DoPause: no(isBad),
 		DoResume: no(isBad), DoRestart: act, DoConsole: act, DoSSH: no(isBad), DoDestroy: act,
 		DoSnapshot: no(isBad), DoRevert: no(offOnly), DoDropSnapshot: act, DoForward: no(isBad), DoScreen: act, DoChange: no(offOnly), DoClone: no(offOnly),
+		DoShare: busy(offOnly),
 	},
 }
 
@@ -127,7 +136,7 @@ func (s State) Allows(name string, a Action) (bool, error) {
 	case v.do:
 		return true, nil
 	case v.hint != "":
-		return false, fail.New(fail.Usage, "cannot %s %q: it is %s", a, name, s).Hint("%s", v.hint)
+		return false, fail.New(v.class, "cannot %s %q: it is %s", a, name, s).Hint("%s", v.hint)
 	}
 	return false, nil
 }

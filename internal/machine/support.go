@@ -16,7 +16,7 @@ const (
 
 	BIOS   = "bios" // as the user names it; empty in a Spec
 	UEFI   = "uefi"
-	X86_64 = "x86_64" //nolint:revive // the name of the architecture; empty in a Spec
+	X86_64 = "x86_64" //nolint:revive,staticcheck // the name of the architecture; empty in a Spec
 	ARM64  = "aarch64"
 )
 

@@ -73,6 +73,12 @@ func Run(t *testing.T, c Case) {
 		{"clone", (*suite).clone},
 		{"forward ports of a live machine", (*suite).setForwards},
 		{"screen", (*suite).screen},
+		{"more disks", (*suite).moreDisks},
+		{"more disks in clones and snapshots", (*suite).disksKept},
+		{"firmware", (*suite).firmware},
+		{"architecture", (*suite).arch},
+		{"change of shares", (*suite).changeShares},
+		{"states of many", (*suite).survey},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			if c.Parallel && !strings.Contains(one.name, "port") { // ports freed by one are soon taken by another
