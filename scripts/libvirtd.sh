@@ -11,7 +11,8 @@
 #                                            may start a session daemon
 #
 # LIBVIRTD_QEMU_USER is who QEMU runs as: root if unset, libvirt-qemu as
-# distributions have it.
+# distributions have it. LIBVIRTD_LOG_SIZE is after how many bytes virtlogd cuts a
+# console log, 2 MiB if unset.
 set -eu
 
 self=$(readlink -f "$0")
@@ -64,6 +65,7 @@ world() {
 		</pool>
 	POOL
 	ln -sf ../default.xml /etc/libvirt/storage/autostart/default.xml
+	[ -z "${LIBVIRTD_LOG_SIZE-}" ] || echo "max_size = $LIBVIRTD_LOG_SIZE" >>/etc/libvirt/virtlogd.conf
 	virtlogd --daemon --pid-file /run/libvirt/virtlogd.pid
 	libvirtd --pid-file /run/libvirt/libvirtd.pid 2>"$dir/libvirtd.err" &
 	n=0
@@ -181,7 +183,7 @@ world)
 	world "$@"
 	;;
 *)
-	sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+	sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
 	exit 2
 	;;
 esac

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"image/png"
 	"io"
 	"net"
@@ -434,6 +435,50 @@ func TestBesideChange(t *testing.T) {
 	c.start()
 	c.says("hello")
 	g.state(machine.Stopped)
+}
+
+// TestBesideLog reads along while virtlogd cuts the log, which here it does after
+// 256 bytes, and drops the oldest part.
+func TestBesideLog(t *testing.T) {
+	beside(t, "log")
+	read := map[string][]byte{}
+	guests := map[string]*guest{
+		"folder": made(t, nil),
+		"pool":   made(t, func(s *machine.Spec) { s.Options = map[string]string{"pool": "default"} }),
+	}
+	for _, g := range guests {
+		g.start()
+	}
+	const want = 4*256 + 200 // more than is ever there
+	for until := time.Now().Add(2 * patience); len(read["folder"]) < want || len(read["pool"]) < want; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("after %s there are %d and %d bytes of the logs, want %d", 2*patience, len(read["folder"]), len(read["pool"]), want)
+		}
+		for kind, g := range guests {
+			data, err := g.d.(machine.Logger).Log(t.Context(), g.Instance, int64(len(read[kind])))
+			g.must("Log", err)
+			read[kind] = append(read[kind], data...)
+		}
+	}
+	for kind, g := range guests {
+		lines := strings.Split(strings.TrimSpace(string(read[kind])), "\r\n")
+		if lines[0] != "hello" {
+			t.Errorf("%s: the log begins with %q", kind, lines[0])
+		}
+		for n, line := range lines[1 : len(lines)-1] { // the last one may be cut short
+			if want := fmt.Sprintf("#%04x", 2*n+2); line != want { // it shows every second tick
+				t.Fatalf("%s: line %d is %q, want %q; the log so far:\n%s", kind, n+1, line, want, read[kind])
+			}
+		}
+		// Who comes later sees what is left of it, and all of a new run.
+		late, err := libvirt.Real().(machine.Logger).Log(t.Context(), g.Instance, 0)
+		if g.must("Log", err); len(late) < 2*256 || len(late) > 4*256 || bytes.Contains(late, []byte("hello")) {
+			t.Errorf("%s: the log is now %q, want what virtlogd has left of it", kind, late)
+		}
+		g.off()
+		g.start()
+		g.says("hello")
+	}
 }
 
 // TestBesideLostDaemon kills the daemon: machines go on, and are found again.

@@ -58,7 +58,8 @@
 //   - qemu:///session of uid 0 is the system daemon.
 //   - Memory is not saved while the guest has a 9p share mounted, nor ever with
 //     virtiofs.
-//   - virtlogd cuts logs at 2 MiB and keeps three old parts.
+//   - virtlogd cuts logs at 2 MiB and keeps three old parts: of a log of more than
+//     8 MiB the beginning is lost, and readers have to find their place again.
 //
 // Sources: libvirt's remote_protocol.x, virnetprotocol.x and domain XML format.
 package libvirt

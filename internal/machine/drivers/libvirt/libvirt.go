@@ -26,6 +26,7 @@ type Driver struct {
 	getenv func(string) string
 	uri    string // of machines that name none
 	conns  connections
+	logs   logs
 
 	cpuinfo string            // where this computer's processor is described
 	reached func(step string) // tests kill the process there

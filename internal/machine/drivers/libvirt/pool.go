@@ -422,16 +422,12 @@ func (p *pool) grow(ctx context.Context, _ machine.Spec, bytes int64) error {
 	})
 }
 
-// log reads the parts of the log as one. Volumes for the older ones are there
-// from the beginning, empty: virtlogd's files would else be unknown to libvirt.
-func (p *pool) log(ctx context.Context, _ machine.Spec, offset int64) ([]byte, error) {
+// logParts: volumes for the older parts are there from the beginning, empty;
+// virtlogd's files would else be unknown to libvirt.
+func (p *pool) logParts(ctx context.Context, _ machine.Spec) ([]part, error) {
 	in, err := p.open(ctx)
 	if err != nil {
 		return nil, err
-	}
-	type part struct {
-		vol  rpc.StorageVol
-		size int64
 	}
 	var parts []part // the newest first
 	for _, end := range []string{"", ".0", ".1", ".2"} {
@@ -442,18 +438,40 @@ func (p *pool) log(ctx context.Context, _ machine.Spec, offset int64) ([]byte, e
 		if end != "" && size <= 0 { // nor are there older ones
 			break
 		}
-		parts = append(parts, part{vol, max(size, 0)})
-	}
-	var b bytes.Buffer
-	for _, part := range slices.Backward(parts) {
-		if length := min(part.size-offset, int64(maxLog-b.Len())); length > 0 {
-			if err := p.download(ctx, part.vol, &b, offset, length); err != nil {
+		one := part{size: max(size, 0), read: func(ctx context.Context, offset, length int64) ([]byte, error) {
+			var b bytes.Buffer
+			err := p.download(ctx, vol, &b, offset, length)
+			return b.Bytes(), err
+		}}
+		if end != "" {
+			if one.mark, err = p.modified(ctx, vol); err != nil {
 				return nil, err
 			}
 		}
-		offset = max(0, offset-part.size)
+		parts = append(parts, one)
 	}
-	return b.Bytes(), nil
+	slices.Reverse(parts)
+	return parts, nil
+}
+
+// modified is when a volume was last written to.
+func (p *pool) modified(ctx context.Context, vol rpc.StorageVol) (string, error) {
+	var doc string
+	err := p.c.ask(ctx, "looking at volume "+vol.Name, func() (err error) {
+		doc, err = p.c.StorageVolGetXMLDesc(vol, 0)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	var x libvirtxml.StorageVolume
+	if err := x.Unmarshal(doc); err != nil {
+		return "", fmt.Errorf("reading the XML of volume %s: %w", vol.Name, err)
+	}
+	if x.Target == nil || x.Target.Timestamps == nil {
+		return "", nil
+	}
+	return x.Target.Timestamps.Mtime, nil
 }
 
 func (p *pool) download(ctx context.Context, vol rpc.StorageVol, w io.Writer, offset, length int64) error {

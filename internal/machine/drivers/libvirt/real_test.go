@@ -113,6 +113,11 @@ func TestPoolMore(t *testing.T) {
 	world(t, "pool", "run", "^TestBeside", "", "LIBVIRTD_QEMU_USER=libvirt-qemu")
 }
 
+// TestLog is about logs that are cut soon.
+func TestLog(t *testing.T) {
+	world(t, "log", "run", "^TestBesideLog$", "", "LIBVIRTD_LOG_SIZE=256")
+}
+
 // TestSession is about a user's own daemon, which the driver starts.
 func TestSession(t *testing.T) {
 	world(t, "session", "session", "^TestConformance$|^TestBesideDevices$", "/snapshot|/change|/clone|/live_machine")

@@ -107,23 +107,6 @@ func (c *conn) live(ctx context.Context, dom rpc.Domain) (live, error) {
 	return readLive(doc)
 }
 
-// Log implements machine.Logger.
-func (d *Driver) Log(ctx context.Context, i machine.Instance, offset int64) ([]byte, error) {
-	p, there, err := placeOf(i.Spec.Dir)
-	if err != nil || !there {
-		return nil, err
-	}
-	if p.Pool == "" {
-		return folder{}.log(ctx, i.Spec, offset)
-	}
-	c, err := d.connect(ctx, p.URI)
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	return d.storeOf(c, p).log(ctx, i.Spec, offset)
-}
-
 // Describe implements machine.Describer.
 func (d *Driver) Describe(ctx context.Context, i machine.Instance) (map[string]string, error) {
 	facts := map[string]string{}

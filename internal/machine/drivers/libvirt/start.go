@@ -40,6 +40,7 @@ func (d *Driver) Start(ctx context.Context, i machine.Instance) error {
 		if err := d.storeOf(c, p).freshLog(ctx, i.Spec); err != nil {
 			return err
 		}
+		d.logs.forget(p.ID)
 	}
 	d.at("before start")
 	err = c.start(ctx, dom, i.Spec, state)

@@ -9,7 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
+	"time"
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/machine"
@@ -52,8 +54,9 @@ type store interface {
 	remove(ctx context.Context, s machine.Spec) error
 	// freshLog begins a new console log.
 	freshLog(ctx context.Context, s machine.Spec) error
-	// log reads the console log from an offset.
-	log(ctx context.Context, s machine.Spec, offset int64) ([]byte, error)
+	// logParts are the parts of the console log, the oldest first; the last is
+	// the one that grows.
+	logParts(ctx context.Context, s machine.Spec) ([]part, error)
 	// used is how many bytes the disk takes.
 	used(ctx context.Context, s machine.Spec) (uint64, error)
 	// grow makes the disk larger, to bytes; nothing if it is that large.
@@ -258,46 +261,41 @@ func (folder) freshLog(_ context.Context, s machine.Spec) error {
 	return nil
 }
 
-// log reads the parts of the log as one.
-func (folder) log(_ context.Context, s machine.Spec, offset int64) ([]byte, error) {
-	var b bytes.Buffer
-	for _, end := range append(append([]string{}, rotated...), "") {
-		part, size, err := readPart(s.Path(logName)+end, offset, maxLog-b.Len())
+func (folder) logParts(_ context.Context, s machine.Spec) ([]part, error) {
+	var parts []part
+	for _, end := range append(slices.Clone(rotated), "") {
+		path := s.Path(logName) + end
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return nil, fmt.Errorf("reading console log: %w", err)
 		}
-		b.Write(part)
-		offset = max(0, offset-size)
+		p := part{size: info.Size(), read: func(_ context.Context, offset, length int64) ([]byte, error) { return readPart(path, offset, length) }}
+		if end != "" {
+			p.mark = info.ModTime().Format(time.RFC3339Nano)
+		}
+		parts = append(parts, p)
 	}
-	if b.Len() == 0 {
-		return nil, nil
-	}
-	return b.Bytes(), nil
+	return parts, nil
 }
 
-func readPart(path string, offset int64, limit int) ([]byte, int64, error) {
+func readPart(path string, offset, length int64) ([]byte, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, nil
+	if errors.Is(err, fs.ErrNotExist) { // it has been cut
+		return nil, nil
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, fmt.Errorf("reading console log: %w", err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	more := min(info.Size()-offset, int64(limit))
-	if more <= 0 {
-		return nil, info.Size(), nil
-	}
-	data := make([]byte, more)
+	data := make([]byte, length)
 	n, err := f.ReadAt(data, offset)
-	if errors.Is(err, io.EOF) {
-		err = nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading console log: %w", err)
 	}
-	return data[:n], info.Size(), err
+	return data[:n], nil
 }
 
 func (folder) used(_ context.Context, s machine.Spec) (uint64, error) {
