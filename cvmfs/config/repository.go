@@ -1,0 +1,247 @@
+package config
+
+import (
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/micavm/mica/cvmfs"
+)
+
+// Repository is what the parameters mean for a client.
+type Repository struct {
+	Name    string
+	Servers []string // in order of preference, templates filled in
+	Keys    []Key
+
+	Proxies         string // CVMFS_HTTP_PROXY; empty if nothing sets it
+	FallbackProxies string
+	PACURLs         []string
+	GeoOrder        bool
+	GeoName         string
+	MaxServers      int
+	FollowRedirects bool
+	ShardProxies    bool
+	Indefinite      bool // CVMFS_FAILOVER_INDEFINITELY
+
+	Timeout, TimeoutDirect          time.Duration
+	Backoff, BackoffMax             time.Duration
+	ProxyResetAfter, HostResetAfter time.Duration // 0 means never
+	DNSTimeout                      time.Duration
+	Retries, DNSRetries             int
+	LowSpeed                        int
+	AddressesPerProxy               int
+	IPv4Only, PreferIPv6            bool
+	Nameserver                      string
+
+	CacheDir string // where an original client keeps its objects; empty if nothing says so
+	Quota    int64  // bytes, 0 for no limit
+	Tag      string
+	RootHash cvmfs.Hash
+}
+
+// Key is a public master key.
+type Key struct {
+	File        string // known:... for one of the table
+	Public      *rsa.PublicKey
+	Fingerprint string // SHA-256 of its SubjectPublicKeyInfo, in hexadecimal digits
+}
+
+// Repository finds out what the parameters mean. ErrUnknown says that there is
+// no server, ErrValue that a parameter is not understood.
+func (c *Config) Repository() (Repository, error) {
+	r := Repository{Name: c.Name}
+	p := parser{c: c}
+	for _, s := range p.list("CVMFS_SERVER_URL", ";,") {
+		s = strings.TrimRight(c.Expand(s), "/")
+		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file" {
+			p.bad("CVMFS_SERVER_URL", "has %q, which is no URL of a server", s)
+		}
+		r.Servers = append(r.Servers, s)
+	}
+	if p.err == nil && len(r.Servers) == 0 {
+		return r, fmt.Errorf("repository %q: %w", c.Name, ErrUnknown)
+	}
+	r.Proxies, r.FallbackProxies = p.text("CVMFS_HTTP_PROXY"), p.text("CVMFS_FALLBACK_PROXY")
+	r.PACURLs = p.list("CVMFS_PAC_URLS", ";")
+	r.GeoOrder, r.GeoName = p.bool("CVMFS_USE_GEOAPI"), p.text("CVMFS_PROXY_TEMPLATE")
+	r.MaxServers = p.number("CVMFS_MAX_SERVERS")
+	r.FollowRedirects = p.bool("CVMFS_FOLLOW_REDIRECTS")
+	r.ShardProxies, r.Indefinite = p.bool("CVMFS_PROXY_SHARD"), p.bool("CVMFS_FAILOVER_INDEFINITELY")
+	r.Timeout, r.TimeoutDirect = p.seconds("CVMFS_TIMEOUT"), p.seconds("CVMFS_TIMEOUT_DIRECT")
+	r.Backoff, r.BackoffMax = p.seconds("CVMFS_BACKOFF_INIT"), p.seconds("CVMFS_BACKOFF_MAX")
+	r.ProxyResetAfter, r.HostResetAfter = p.seconds("CVMFS_PROXY_RESET_AFTER"), p.seconds("CVMFS_HOST_RESET_AFTER")
+	r.DNSTimeout, r.DNSRetries = p.seconds("CVMFS_DNS_TIMEOUT"), p.number("CVMFS_DNS_RETRIES")
+	r.Retries, r.LowSpeed = p.number("CVMFS_MAX_RETRIES"), p.number("CVMFS_LOW_SPEED_LIMIT")
+	r.AddressesPerProxy = p.number("CVMFS_MAX_IPADDR_PER_PROXY")
+	r.IPv4Only = p.text("CVMFS_IPV4_ONLY") != ""
+	switch p.text("CVMFS_IPFAMILY_PREFER") {
+	case "", "4":
+	case "6":
+		r.PreferIPv6 = true
+	default:
+		p.bad("CVMFS_IPFAMILY_PREFER", "is neither 4 nor 6")
+	}
+	r.Nameserver = p.text("CVMFS_DNS_SERVER")
+	r.CacheDir = p.cacheDir()
+	if mb, err := strconv.ParseInt(p.text("CVMFS_QUOTA_LIMIT"), 10, 64); err != nil || mb < -1 || mb > 1<<40 {
+		p.bad("CVMFS_QUOTA_LIMIT", "is no number of megabytes")
+	} else if mb > 0 {
+		r.Quota = mb << 20
+	}
+	r.Tag = p.text("CVMFS_REPOSITORY_TAG")
+	if text := p.text("CVMFS_ROOT_HASH"); text != "" {
+		h, err := cvmfs.ParseHash(text)
+		if err != nil {
+			p.bad("CVMFS_ROOT_HASH", "is no hash")
+		}
+		r.RootHash = h
+	}
+	if p.err != nil {
+		return r, p.err
+	}
+	var err error
+	r.Keys, err = c.keys()
+	return r, err
+}
+
+// parser reads values and keeps the first mistake.
+type parser struct {
+	c   *Config
+	err error
+}
+
+func (p *parser) bad(name, format string, args ...any) {
+	if p.err == nil {
+		v := p.c.values[name]
+		p.err = fmt.Errorf("%s: %s %s: %w", v.Origin, name, fmt.Sprintf(format, args...), ErrValue)
+	}
+}
+
+func (p *parser) text(name string) string {
+	return p.c.Expand(strings.TrimSpace(p.c.values[name].Value))
+}
+
+func (p *parser) list(name, separators string) []string {
+	var out []string
+	for item := range strings.FieldsFuncSeq(p.c.values[name].Value, func(r rune) bool { return strings.ContainsRune(separators, r) }) {
+		if item = strings.TrimSpace(item); item != "" {
+			out = append(out, item)
+		}
+	}
+	return out
+}
+
+func (p *parser) bool(name string) bool {
+	on, err := boolean(p.c.values[name])
+	if err != nil {
+		p.bad(name, "is neither yes nor no")
+	}
+	return on
+}
+
+func (p *parser) number(name string) int {
+	text := p.text(name)
+	if text == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > 1<<30 {
+		p.bad(name, "is %.100q, not a number", text)
+	}
+	return n
+}
+
+func (p *parser) seconds(name string) time.Duration {
+	return time.Duration(p.number(name)) * time.Second
+}
+
+func boolean(v Value) (bool, error) {
+	switch strings.ToLower(strings.TrimSpace(v.Value)) {
+	case "yes", "on", "1", "true":
+		return true, nil
+	case "", "no", "off", "0", "false":
+		return false, nil
+	}
+	return false, ErrValue
+}
+
+func (p *parser) cacheDir() string {
+	dir, base := p.text("CVMFS_CACHE_DIR"), p.text("CVMFS_CACHE_BASE")
+	switch {
+	case dir != "" && base != "":
+		p.bad("CVMFS_CACHE_DIR", "is set besides CVMFS_CACHE_BASE")
+		return ""
+	case dir != "" || base == "":
+		return dir
+	case p.bool("CVMFS_SHARED_CACHE"):
+		return filepath.Join(base, "shared")
+	}
+	return filepath.Join(base, p.c.Name)
+}
+
+// keys reads the public keys: the files of CVMFS_PUBLIC_KEY, or else those of
+// CVMFS_KEYS_DIR. Compat: CVMFS_PUBLIC_KEY comes first, although a comment in
+// the original's default.conf has it the other way round.
+func (c *Config) keys() ([]Key, error) {
+	var files []string
+	if list := strings.TrimSpace(c.values["CVMFS_PUBLIC_KEY"].Value); list != "" {
+		for f := range strings.SplitSeq(list, ":") {
+			if f = strings.TrimSpace(f); f != "" {
+				files = append(files, c.Expand(f))
+			}
+		}
+	} else if dir := c.Expand(strings.TrimSpace(c.values["CVMFS_KEYS_DIR"].Value)); dir != "" {
+		var entries []fs.DirEntry
+		var err error
+		inside, table := strings.CutPrefix(dir, knownPrefix)
+		if table {
+			entries, err = known.ReadDir(path.Join("known", inside))
+		} else {
+			entries, err = os.ReadDir(dir)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("public keys: %w", err)
+		}
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), ".pub") {
+				files = append(files, strings.TrimSuffix(dir, "/")+"/"+e.Name())
+			}
+		}
+	}
+	var out []Key
+	r := &reader{Config: c}
+	for _, f := range files {
+		data, err := r.load(f)
+		if err != nil {
+			return nil, fmt.Errorf("public keys: %w", err)
+		}
+		if data == nil {
+			return nil, fmt.Errorf("public key %s: %w", f, fs.ErrNotExist)
+		}
+		list, err := cvmfs.ParsePublicKeys(data)
+		if err != nil {
+			return nil, fmt.Errorf("public key %s: %w", f, err)
+		}
+		for _, k := range list {
+			der, err := x509.MarshalPKIXPublicKey(k)
+			if err != nil {
+				return nil, fmt.Errorf("public key %s: %w", f, err)
+			}
+			sum := sha256.Sum256(der)
+			out = append(out, Key{File: f, Public: k, Fingerprint: hex.EncodeToString(sum[:])})
+		}
+	}
+	return out, nil
+}
