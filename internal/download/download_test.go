@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -524,9 +525,51 @@ func TestTextIsBounded(t *testing.T) {
 func TestBaseName(t *testing.T) {
 	for url, want := range map[string]string{
 		"http://h/a/b.iso": "b.iso", "http://h/b.iso?x=/1": "b.iso", "http://h/b.iso#f": "b.iso", "http://h/a/": "", "..": "", "/": "",
+		`http://h/..\..\b.iso`: "",
 	} {
 		if got := download.BaseName(url); got != want {
 			t.Errorf("BaseName(%q) = %q, want %q", url, got, want)
 		}
+	}
+}
+
+// TestNothingSecretIsTold has every failure name a URL without its password and
+// its signature, which for clouds is in the query.
+func TestNothingSecretIsTold(t *testing.T) {
+	s := serve(t)
+	s.body = []byte("x")
+	secret := func(address string) string {
+		return strings.Replace(address, "://", "://me:hunter2@", 1) + "/f.iso?sig=hunter3"
+	}
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	elsewhere := httptest.NewServer(http.RedirectHandler(secret(gone.URL), http.StatusFound))
+	t.Cleanup(elsewhere.Close)
+	missing := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(missing.Close)
+	for name, address := range map[string]string{
+		"another digest": secret(s.URL), "nobody there": secret(gone.URL), "nobody there after a redirect": elsewhere.URL + "/f.iso", "not found": secret(missing.URL),
+		"another scheme": "ftp://me:hunter2@h/f.iso?sig=hunter3", "no URL": "https://me:hunter2@h:port/f.iso?sig=hunter3",
+		"a file elsewhere": "file://me:hunter2@h/f.iso",
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := client()
+			var told, logged strings.Builder
+			c.Progress, c.Log = progress.Lines(&told), slog.New(slog.NewTextHandler(&logged, nil))
+			dir := t.TempDir()
+			_, err := c.File(t.Context(), download.Request{URL: address, Path: filepath.Join(dir, "f.iso"), SHA256: digest(content)})
+			if err == nil {
+				t.Fatal("File succeeded")
+			}
+			_, text := c.Text(t.Context(), address, 0)
+			if text == nil {
+				t.Fatal("Text succeeded")
+			}
+			notes, _ := os.ReadFile(filepath.Join(dir, "f.iso.part.json"))
+			all := err.Error() + "\n" + text.Error() + "\n" + told.String() + logged.String() + string(notes)
+			if strings.Contains(all, "hunter") {
+				t.Errorf("a secret is told:\n%s", all)
+			}
+		})
 	}
 }

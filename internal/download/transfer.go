@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -30,9 +32,10 @@ type part struct {
 	resumed   bool // some of it is from an earlier command or try
 }
 
-// about is what the server said of the content whose beginning a part holds.
+// about is what the server said of the content whose beginning a part holds. Of
+// the URL there is the digest: it may hold a password.
 type about struct {
-	URL          string `json:"url"`
+	Source       string `json:"url_sha256"`
 	ETag         string `json:"etag,omitempty"`
 	LastModified string `json:"last_modified,omitempty"`
 }
@@ -68,10 +71,15 @@ func (p *part) forget() { _ = os.Remove(p.notes()) }
 func (p *part) known() about {
 	var a about
 	data, err := os.ReadFile(p.notes())
-	if err != nil || json.Unmarshal(data, &a) != nil || a.URL != p.url {
+	if err != nil || json.Unmarshal(data, &a) != nil || a.Source != source(p.url) {
 		return about{}
 	}
 	return a
+}
+
+func source(address string) string {
+	sum := sha256.Sum256([]byte(address))
+	return hex.EncodeToString(sum[:])
 }
 
 // open opens the part to go on after n bytes, whose hash it computes.
@@ -129,8 +137,8 @@ func redirect(r *http.Request, via []*http.Request) error {
 }
 
 // ask sends a request and returns an answer with content.
-func (c *Client) ask(ctx context.Context, url string, header map[string]string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func (c *Client) ask(ctx context.Context, address string, header map[string]string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, permanent(err)
 	}
@@ -169,6 +177,10 @@ func classify(err error) error {
 	var f *failure
 	if errors.As(err, &f) {
 		return f
+	}
+	var address *url.Error // names the URL, after redirects another one, with its signature
+	if errors.As(err, &address) {
+		err = address.Err
 	}
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
@@ -215,7 +227,7 @@ func (c *Client) try(ctx context.Context, r Request, p *part) error {
 	if err := c.refuse(r, resp, offset); err != nil {
 		return err
 	}
-	a := about{URL: r.URL, ETag: resp.Header.Get("ETag"), LastModified: resp.Header.Get("Last-Modified")}
+	a := about{Source: source(r.URL), ETag: resp.Header.Get("ETag"), LastModified: resp.Header.Get("Last-Modified")}
 	if data, err := json.Marshal(a); err != nil {
 		return permanent(err)
 	} else if err := atomicfile.Write(p.notes(), data, 0o600); err != nil {
