@@ -419,7 +419,7 @@ func (s *session) furnish(ctx context.Context, h *held, off bool) error {
 	}
 	h.setHandle(made.Handle)
 	if len(spec.Shares) > 0 {
-		h.values["local/sharedFolderAdded"] = "1"
+		h.values[localShared] = "1"
 	}
 	if h.values[keyOVA] == "" {
 		h.values[localContext] = h.values[keyUserData]

@@ -145,6 +145,11 @@ func (s *session) diskByURL(ctx context.Context, v settings) (machine.Image, err
 		return machine.Image{Path: path, SHA256: got.SHA256, Size: got.Size, Verified: true}, nil
 	}
 	plain := filepath.Join(filepath.Dir(path), filepath.Base(path)[:at])
+	l, err := atomicfile.Acquire(ctx, plain+lockSuffix) // or one command would remove what another one unpacks
+	if err != nil {
+		return machine.Image{}, fmt.Errorf("waiting for the disk: %w", err)
+	}
+	defer l.Unlock() //nolint:errcheck // it ends with the process at the latest
 	if image, ok := s.unpacked(ctx, plain, sum); ok {
 		return image, nil
 	}
@@ -191,7 +196,10 @@ func (s *session) unpack(ctx context.Context, from, to, sum string) (machine.Ima
 	}
 	defer dst.Close() //nolint:errcheck // Commit reports
 	h := sha256.New()
-	size, err := io.Copy(io.MultiWriter(dst, h), io.LimitReader(z, maxImage))
+	size, err := io.Copy(io.MultiWriter(dst, h), io.LimitReader(z, maxImage+1))
+	if err == nil && size > maxImage {
+		err = fmt.Errorf("it has more than %d bytes", int64(maxImage))
+	}
 	if err != nil {
 		return bad(err)
 	}

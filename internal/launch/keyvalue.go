@@ -31,6 +31,7 @@ const (
 	localHost, localISO           = "local/apiHost", "local/bootISO"
 	localDisk, localContext       = "local/bootDisk", "local/vmapi_contents"
 	localShared, localInitialized = "local/sharedFolderAdded", "local/initialized"
+	machineDisk                   = "machine/SATA (0, 0)"
 	micaDriver, micaPhase         = "mica/driver", "mica/phase"
 	micaHandle, micaStale         = "mica/handle", "mica/stale"
 	micaFormat, micaDigest        = "mica/imageFormat", "mica/imageSHA256"

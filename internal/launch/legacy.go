@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
@@ -46,9 +48,15 @@ func (s *session) furnishLegacy(ctx context.Context, h *held) error {
 		return errors.Is(err, fs.ErrNotExist)
 	}
 	if disk := spec.Path(driverDisk); missing(disk) {
-		found, _ := filepath.Glob(filepath.Join(h.folder(), "tmp*.vdi")) // the pattern is well formed: the folder is a uuid
-		if len(found) > 0 {
-			if err := os.Symlink(filepath.Base(found[0]), disk); err != nil && !errors.Is(err, fs.ErrExist) {
+		found, others, err := scratchDisk(h.record)
+		if err != nil {
+			return err
+		}
+		if others > 0 {
+			s.tell("note: the original left %d disks of %s in %s; the machine gets %s", others+1, h.name(), h.folder(), found)
+		}
+		if found != "" {
+			if err := os.Symlink(found, disk); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 		}
@@ -63,6 +71,37 @@ func (s *session) furnishLegacy(ctx context.Context, h *held) error {
 		return s.oldImage(ctx, h)
 	}
 	return nil
+}
+
+// scratchDisk returns the name of the disk in the machine's folder that the
+// original used last, and how many others there are: under VirtualBox 7 it made
+// another one at each start. It noted what VirtualBox has, as older versions tell
+// it; without that the disk that was written last is the one.
+func scratchDisk(r *record) (name string, others int, err error) {
+	entries, err := os.ReadDir(r.folder())
+	if err != nil {
+		return "", 0, err
+	}
+	attached, _, _ := strings.Cut(r.values[machineDisk], " (UUID: ")
+	var written time.Time
+	count, sure := 0, false
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "tmp") || !strings.EqualFold(filepath.Ext(e.Name()), ".vdi") {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			return "", 0, err
+		}
+		count++
+		if filepath.Join(r.folder(), e.Name()) == filepath.Clean(attached) {
+			name, sure = e.Name(), true
+		}
+		if !sure && (name == "" || info.ModTime().After(written)) {
+			name, written = e.Name(), info.ModTime()
+		}
+	}
+	return name, max(count-1, 0), nil
 }
 
 func (s *session) writeContext(ctx context.Context, h *held, path string) error {

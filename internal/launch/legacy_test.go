@@ -1,13 +1,16 @@
 package launch_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivertest"
 	"github.com/micavm/mica/internal/tier"
 	"github.com/micavm/mica/internal/usercontext/delivery"
@@ -111,5 +114,45 @@ func TestOriginalsAppliance(t *testing.T) {
 	d.fails(4, "imported by the original", "start", "old")
 	if changes := d.commands(); len(changes) != 0 {
 		t.Errorf("VirtualBox was told %q", changes)
+	}
+}
+
+// TestOriginalsDisks is a machine that VirtualBox 7 and the original gave a disk
+// at each start, in a folder with a name that patterns would take for their own.
+func TestOriginalsDisks(t *testing.T) {
+	for name, tc := range map[string]struct{ note, want string }{
+		"the newest":           {"", "tmpBbbbbb.vdi"},
+		"the one attached":     {"machine/SATA (0, 0)=%s/tmpAaaaaa.vdi (UUID: 33333333-3333-4333-8333-333333333333)\n", "tmpAaaaaa.vdi"},
+		"the one that is gone": {"machine/SATA (0, 0)=%s/tmpDddddd.vdi (UUID: 33333333-3333-4333-8333-333333333333)\n", "tmpBbbbbb.vdi"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDesk(t)
+			m := d.useMemory()
+			home := d.path("[a-b]*")
+			d.write(".cernvm-launch.conf", strings.Replace(d.read(d.path(".cernvm-launch.conf")), "launchHomeFolder="+d.home, "launchHomeFolder="+home, 1))
+			run := "[a-b]*/.cernvm/run/"
+			folder := d.path(run + oldID)
+			for file, age := range map[string]time.Duration{"tmpAaaaaa.vdi": 3, "tmpBbbbbb.vdi": 1, "tmpCccccc.vdi": 2} {
+				when := time.Now().Add(-age * time.Hour)
+				if err := os.Chtimes(d.write(run+oldID+"/"+file, string(vdi(file))), when, when); err != nil {
+					t.Fatal(err)
+				}
+			}
+			iso := d.write("[a-b]*/.cernvm/cache/0123-ucernvm.iso", "iso")
+			note := tc.note
+			if note != "" {
+				note = fmt.Sprintf(note, folder)
+			}
+			d.write(run+"vbsess-"+oldID+".conf", "apiPort=22\ncernvmVersion="+version+"\ncpus=1\ndisk=64\nflags=1\nlocal/bootISO="+iso+
+				"\n"+note+"memory=64\nmica/handle={\"note\":\"line\\\\nbreak\"}\nname=old\nuserData=x\\n\nuuid="+oldID+"\nvboxid="+oldID+"\n")
+			m.set(oldID, machine.Stopped)
+			r := d.must("start", "old")
+			if !strings.Contains(r.err, "left 3 disks") || !strings.Contains(r.err, tc.want) {
+				t.Errorf("start does not speak of the disks: %s", r.err)
+			}
+			if got, err := os.Readlink(filepath.Join(folder, "disk.vdi")); err != nil || got != tc.want {
+				t.Errorf("the machine's disk is %q, want %q (%v)", got, tc.want, err)
+			}
+		})
 	}
 }
