@@ -132,6 +132,10 @@ func Open(dir string, opt Options) (*Cache, error) {
 		kick: make(chan struct{}, 1),
 	}
 	if err := c.prepare(); err != nil {
+		if c.lock != nil { // of no use without the mark beside it
+			unlock(c.lock)
+			c.lock = nil
+		}
 		if !diskTrouble(err) {
 			_ = root.Close()
 			return nil, fmt.Errorf("preparing the cache %s: %w", dir, err)
@@ -184,7 +188,7 @@ func (c *Cache) takeLock() error {
 		}
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		_ = f.Close()
+		unlock(f)
 		return fmt.Errorf("the cache is in use by another kind of client (lock.%s): %w", c.opt.Name, err)
 	}
 	c.lock = f
@@ -203,8 +207,16 @@ func (c *Cache) releaseLock() {
 	if unix.Flock(int(c.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 		_ = c.root.Remove("running." + c.opt.Name) // only costs a check
 	}
-	_ = c.lock.Close()
+	unlock(c.lock)
 	c.lock = nil
+}
+
+// unlock frees a file's lock and closes it. In this order: a program that is just
+// being started has a copy of the descriptor until it runs, and would hold the
+// lock on.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN) // fails only where there was none
+	_ = f.Close()
 }
 
 // Close ends the background work. Objects that are open stay usable.

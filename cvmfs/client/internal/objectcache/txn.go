@@ -119,14 +119,14 @@ func (t *Txn) Commit() (*Object, error) {
 	}
 	if err != nil {
 		t.failed = err
-		_ = t.f.Close()
+		unlock(t.f)
 		_ = t.c.root.Remove(t.name)
 		return nil, fmt.Errorf("storing object %s: %w", t.hash, err)
 	}
 	// A descriptor that can write would hold up a remount, so that the object is
 	// opened again for readers.
 	r, err := t.c.root.Open(final)
-	_ = t.f.Close()
+	unlock(t.f)
 	if err != nil {
 		t.failed = err
 		return nil, fmt.Errorf("opening object %s: %w", t.hash, err)
@@ -148,11 +148,12 @@ func (t *Txn) Abort() {
 		return
 	}
 	t.ended = true
-	_ = t.f.Close()
 	if t.name == "" {
+		_ = t.f.Close()
 		t.c.memory.Add(-t.size)
 		return
 	}
+	unlock(t.f)
 	_ = t.c.root.Remove(t.name)
 	t.c.writers.Done()
 }
@@ -175,6 +176,6 @@ func (c *Cache) sweepTxn() {
 		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			_ = c.root.Remove(txnDir + "/" + e.Name())
 		}
-		_ = f.Close()
+		unlock(f)
 	}
 }
