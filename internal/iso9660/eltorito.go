@@ -104,7 +104,7 @@ func bootRecord(catalog uint32) []byte {
 	return b
 }
 
-var errHybrid = errors.New("hybrid boot sector code must come with a boot image and have at most 432 bytes")
+var errHybrid = errors.New("hybrid boot sector code must come with a boot image for BIOS, the first, and have at most 432 bytes")
 
 // hybrid says that the image is a disk with partitions too.
 func (p *plan) hybrid() bool { return p.v.HybridMBR != nil || p.efi() != nil }

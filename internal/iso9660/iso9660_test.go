@@ -217,6 +217,8 @@ func TestRefused(t *testing.T) {
 		{"long content", iso9660.Volume{Files: []iso9660.File{{Path: "x", Size: 7, Open: iso9660.Bytes("", 0, []byte("12345678")).Open}}}},
 		{"no boot image", iso9660.Volume{Boot: []iso9660.BootImage{{Path: "x"}}}},
 		{"hybrid without boot image", iso9660.Volume{HybridMBR: []byte{1}}},
+		{"hybrid without BIOS boot image", func() iso9660.Volume { v := holds("x", 0); v.HybridMBR = []byte{1}; return v }()},
+		{"one file held twice", func() iso9660.Volume { v := holds("x", 0); v.Boot = append(v.Boot, v.Boot[0]); return v }()},
 		{"boot image without content", iso9660.Volume{Boot: []iso9660.BootImage{{Hidden: &iso9660.File{Path: "x"}}}}},
 		{"holds nothing of the kind", holds("y", 0)},
 		{"holds off the sector", holds("x", 100)},

@@ -64,7 +64,7 @@ func newPlan(v Volume) (*plan, error) {
 	if err := checkText(v); err != nil {
 		return nil, err
 	}
-	if v.HybridMBR != nil && (len(v.Boot) == 0 || len(v.HybridMBR) > hybridCode) {
+	if v.HybridMBR != nil && (len(v.Boot) == 0 || v.Boot[0].Platform != BIOS || len(v.HybridMBR) > hybridCode) {
 		return nil, errHybrid
 	}
 	if len(v.Boot) > 0 {
