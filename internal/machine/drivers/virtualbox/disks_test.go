@@ -249,3 +249,19 @@ func TestImport(t *testing.T) {
 		t.Errorf("VirtualBox's machines and media (-before +after):\n%s", diff)
 	}
 }
+
+// TestImageSize makes machines of disk images without saying how large: none is
+// cut, and the machine's size is told.
+func TestImageSize(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, fakevbox.Config{})
+	for _, c := range []struct{ asked, want int64 }{{0, 90}, {64, 90}, {128, 128}} {
+		i := f.create(func(s *machine.Spec) {
+			s.Image.Format, s.DiskMiB = "vdi", c.asked
+			f.must("making an image", fakevbox.WriteDisk(s.ImagePath(), uuid.NewString(), 90))
+		})
+		if _, mib, err := fakevbox.ReadDisk(i.Spec.Path("disk.vdi")); mib != c.want || i.Spec.DiskMiB != c.want || err != nil {
+			t.Errorf("asked for %d MiB: the disk has %d and the record %d, %v; want %d", c.asked, mib, i.Spec.DiskMiB, err, c.want)
+		}
+	}
+}

@@ -71,12 +71,24 @@ func fleetIn(home, program string, runner run.Runner) *machine.Fleet {
 	}
 }
 
+// theirs is a disk of the user's, in the shared folder.
+const theirs = "theirs.img"
+
 func orderOf(name, iso string, share string) machine.Order {
+	var disks []machine.Disk
+	if path := filepath.Join(share, theirs); exists(path) {
+		disks = []machine.Disk{{MiB: 8}, {Path: path, Format: "raw"}}
+	}
 	return machine.Order{Off: true, Spec: machine.Spec{
 		Name: name, Driver: virtualbox.Name, MemoryMiB: 64, CPUs: 1, DiskMiB: 64, Image: machine.Image{Path: iso},
 		Context: []byte("#!/bin/sh\nexit\n"), Forwards: []machine.Forward{{Guest: 22, Auto: true}},
-		Shares: []machine.Share{{Name: "s", Path: share}},
+		Shares: []machine.Share{{Name: "s", Path: share}}, Disks: disks,
 	}}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // verbs are what is killed.
@@ -236,6 +248,10 @@ func killed(t *testing.T, w killing, verb string, n int) bool {
 	t.Helper()
 	dir, share := t.TempDir(), t.TempDir()
 	home, iso := filepath.Join(dir, "home"), w.image
+	content := bytes.Repeat([]byte("their own "), 1<<20/10+1)[:1<<20]
+	if err := os.WriteFile(filepath.Join(share, theirs), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	// Somebody else's machine, of the same name, with a disk of its own.
 	foreign := filepath.Join(t.TempDir(), "foreign.vdi")
 	other := uuid.NewString()
@@ -312,6 +328,9 @@ func killed(t *testing.T, w killing, verb string, n int) bool {
 	}
 	if _, err := os.Stat(foreign); err != nil {
 		t.Errorf("%s killed at %d: %v", verb, n, err)
+	}
+	if after, err := os.ReadFile(filepath.Join(share, theirs)); err != nil || !bytes.Equal(after, content) {
+		t.Errorf("%s killed at %d: the user's disk was changed (%v)", verb, n, err)
 	}
 	return dead
 }
