@@ -16,7 +16,7 @@ demo: setup-demo build ## build an image, publish a small OS, boot a machine, lo
 demo-stop: ## remove the demo's machine and stop its server
 	@scripts/demo.sh stop
 
-test: setup-test build ## every test but those of test-vbox
+test: setup-test build ## every test but the long ones of test-vbox
 	@test/run.sh
 
 test-machine: setup-test build ## drivers on the real QEMU, libvirt and VirtualBox, cernvm-launch, the demo's image on two of them
@@ -33,11 +33,11 @@ lint: ## golangci-lint, built from the pinned source on first use (minutes)
 race: ## the short tests under the race detector; needs a C compiler
 	@CGO_ENABLED=1 $(GO) test -short -race ./...
 
-vbox-root: ## a root directory with VirtualBox for test-vbox: 300 MB to fetch, 1.1 GB, about 6 minutes; needs root
+vbox-root: ## a root directory with VirtualBox for the tests: 140 MB to fetch, 340 MB, a minute or two; needs root
 	@scripts/vbox-root.sh
 
-test-vbox: vbox-root ## VirtualBox's driver against the real program, without its kernel module; needs root
-	@MICA_VBOX_ROOT="$${XDG_CACHE_HOME:-$$HOME/.cache}/mica/vbox-root" $(GO) test -count=1 -v -timeout 60m -run TestReal ./internal/machine/drivers/virtualbox
+test-vbox: vbox-root ## VirtualBox's driver at length against the real program, without its kernel module; needs root
+	@MICA_TEST=$${MICA_TEST:-vbox} MICA_VBOX_ROOT="$${XDG_CACHE_HOME:-$$HOME/.cache}/mica/vbox-root" $(GO) test -count=1 -v -timeout 60m -run TestReal ./internal/machine/drivers/virtualbox
 
 bench: setup-test build ## figures and ratios, see bench/README.md
 	@bench/run.sh
