@@ -1,22 +1,24 @@
 #!/bin/bash
 # What the mica command itself costs, apart from any boot.
 #
-#   bench/machine.sh [RUNS [MACHINES]]      needs QEMU, ssh and python3
+#   bench/machine.sh [ROUNDS [MACHINES]]      needs QEMU, ssh and python3
 #
 # The guest is one boot sector. For ssh the machine's record is made to lead to
 # an SSH server of this computer: what is left is what 'mica ssh' adds to ssh.
+# Beside 'create' a bare QEMU is started with the same hardware: what is left is
+# what the record, the locks, the keys, the config drive and the watch over QEMU cost.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
-runs=${1:-20}
+runs=${1:-11}
 count=${2:-1000}
 work=$(mktemp -d)
 export MICA_HOME=$work/home MICA_IMAGE=$work/tiny.iso MICA_CREATE_MEMORY=64 MICA_CREATE_DISK=64M MICA_CREATE_ACCEL=tcg
-mkdir -p bin
 go build -trimpath -ldflags='-s -w' -o "$work/mica" ./cmd/mica
 mica=$work/mica
 go run bench/tinyiso.go >"$MICA_IMAGE"
 go build -o "$work/sshd" bench/sshd.go
+go build -o "$work/turns" bench/turns.go
 printf '[amiconfig]\nplugins=hostname\n' >"$work/context"
 
 cleanup() {
@@ -26,34 +28,16 @@ cleanup() {
 }
 trap cleanup EXIT
 
-# each COMMAND...: runs it $runs times with the run's number in $n, prints milliseconds each
-each() {
-	local began n
-	began=$(date +%s%N)
-	for n in $(seq "$runs"); do
-		n=$n bash -c "$1" >/dev/null 2>&1 || { echo "bench: failed: $1" >&2; return 1; }
-	done
-	echo "$(($(date +%s%N) - began)) $runs" | awk '{printf "%.1f", $1 / $2 / 1e6}'
-}
-# peak COMMAND...: the most memory it used, in MiB
-peak() { python3 -c 'import resource, subprocess, sys
-subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
-print("%.1f" % (resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024))' "$@"; }
 export mica work
-
-echo "load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors"
-nothing=$(each true)
-echo "starting a shell (in all that follows)      $nothing ms"
-echo "mica version                                $(each '"$mica" version') ms"
-echo "create --no-start                           $(each '"$mica" create "c$n" "$work/context" --unverified --no-start') ms"
-echo "destroy                                     $(each '"$mica" destroy "c$n"') ms"
+echo "$(date +%F), load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors, $runs rounds"
+echo "$("$mica" version), $(qemu-system-x86_64 --version | head -n 1)"
 
 "$mica" create m "$work/context" --unverified --no-wait >/dev/null 2>&1
-echo "stop (saves 64 MiB) and start               $(each '"$mica" stop m && "$mica" start m') ms"
+"$mica" create s "$work/context" --unverified --no-wait >/dev/null 2>&1
 port=22877
 "$work/sshd" "127.0.0.1:$port" &
 sshd=$!
-python3 - "$MICA_HOME/machines/m/record.json" "$port" <<-'EDIT'
+python3 - "$MICA_HOME/machines/s/record.json" "$port" <<-'EDIT'
 	import json, sys
 	record = json.load(open(sys.argv[1]))
 	record["instance"]["spec"]["forwards"] = [{"host": int(sys.argv[2]), "guest": 22}]
@@ -61,20 +45,32 @@ python3 - "$MICA_HOME/machines/m/record.json" "$port" <<-'EDIT'
 EDIT
 user=$(id -un)
 export user port
-sleep 1
-plain=$(each 'ssh -F none -i "$MICA_HOME/machines/m/id_ed25519" -o IdentitiesOnly=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$work/known" -p "$port" "$user@127.0.0.1" true')
-ours=$(each '"$mica" ssh -l "$user" m -- true')
-echo "ssh HOST true                               $plain ms"
-echo "mica ssh m -- true                          $ours ms ($(echo "$plain $ours" | awk '{printf "%.2f", $2 / $1}') times)"
-"$mica" destroy --force m
 
+"$work/turns" "$runs" <<-'PLAN'
+	nothing|sh|true
+	version|mica|exec "$mica" version
+	create --no-start|mica|exec "$mica" create "c$n" "$work/context" --unverified --no-start
+	create and start|mica|exec "$mica" create "d$n" "$work/context" --unverified --no-wait
+	create and start|qemu|truncate -s 64M "$work/q$n.raw" && exec qemu-system-x86_64 -machine q35 -accel tcg,thread=multi -cpu max -smp 1 -m 64 -nodefaults -no-user-config -display none -cdrom "$MICA_IMAGE" -boot d -drive "if=virtio,format=raw,file=$work/q$n.raw" -netdev user,id=n -device virtio-net-pci,netdev=n,romfile= -serial "file:$work/q$n.log" -daemonize -pidfile "$work/q$n.pid"
+	stop, 64 MiB saved|mica|exec "$mica" stop m
+	start from saved|mica|exec "$mica" start m
+	destroy, off|mica|exec "$mica" destroy "c$n"
+	destroy, running|mica|exec "$mica" destroy --force "d$n"
+	-|qemu|kill "$(cat "$work/q$n.pid")"
+	ssh HOST true|ssh|exec ssh -F none -i "$MICA_HOME/machines/s/id_ed25519" -o IdentitiesOnly=yes -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile="$work/known" -p "$port" "$user@127.0.0.1" true
+	ssh HOST true|mica|exec "$mica" ssh -l "$user" s -- true
+PLAN
+"$mica" destroy --force m s >/dev/null
+
+echo
 began=$(date +%s%N)
 "$mica" create --count "$count" 'w{nnnn}' "$work/context" --unverified --no-start --parallel 4 >/dev/null 2>&1
-echo "create --count $count --no-start              $((($(date +%s%N) - began) / 1000000)) ms in all"
-runs=5
-echo "list of $count machines                       $(each '"$mica" list') ms"
-echo "list of $count machines, memory               $(peak "$mica" list) MiB"
-echo "show of one of $count, memory                 $(peak "$mica" show w0001) MiB"
+echo "create --count $count --no-start: $((($(date +%s%N) - began) / 1000000)) ms in all"
+"$work/turns" "$runs" <<-'PLAN'
+	list|mica|exec "$mica" list
+	list -o json|mica|exec "$mica" list -o json
+	show of one|mica|exec "$mica" show w0001
+PLAN
 began=$(date +%s%N)
 "$mica" destroy --all --yes --parallel 4 >/dev/null
-echo "destroy --all of $count                       $((($(date +%s%N) - began) / 1000000)) ms in all"
+echo "destroy --all of $count: $((($(date +%s%N) - began) / 1000000)) ms in all"

@@ -7,6 +7,8 @@ echo "== sizes"
 ls -l build/demo/mica.iso bin/mica-guest | awk '{print $5, $9}'
 echo "== context"
 bench/context.sh
+echo "== machine"
+bench/machine.sh
 echo "== boot"
 bench/boot.sh "${BENCH_RUNS:-1}"
 echo "== library"
