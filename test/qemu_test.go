@@ -27,8 +27,16 @@ type vm struct {
 	done    chan struct{} // closed when the console ends
 }
 
-// boot starts QEMU with the image and args, its serial port in our hands.
+// boot starts QEMU with the image as a CD and args, its serial port in our hands.
 func boot(t *testing.T, args ...string) *vm {
+	t.Helper()
+	return power(t, append([]string{
+		"-drive", "if=none,id=boot,media=cdrom,format=raw,readonly=on,file=" + filepath.Join(assets(t), "mica.iso"), "-device", "ide-cd,drive=boot,bootindex=0",
+	}, args...)...)
+}
+
+// power is boot without the CD.
+func power(t *testing.T, args ...string) *vm {
 	t.Helper()
 	qemu := tier.Tool(t, "qemu-system-x86_64")
 	socket := filepath.Join(shortDir(t), "serial")
@@ -39,8 +47,7 @@ func boot(t *testing.T, args ...string) *vm {
 	defer listener.Close()
 	args = append([]string{
 		"-machine", "q35", "-accel", "tcg,thread=multi", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-device", "virtio-rng-pci", "-drive", "if=none,id=boot,media=cdrom,format=raw,readonly=on,file=" + filepath.Join(assets(t), "mica.iso"),
-		"-device", "ide-cd,drive=boot,bootindex=0", "-serial", "unix:" + socket,
+		"-device", "virtio-rng-pci", "-serial", "unix:" + socket,
 	}, args...)
 	v := &vm{t: t, cmd: exec.CommandContext(t.Context(), qemu, args...), done: make(chan struct{})} //nolint:gosec // a test
 	v.cmd.Stderr = os.Stderr
