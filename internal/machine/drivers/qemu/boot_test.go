@@ -17,6 +17,7 @@ import (
 // TestBootsTheImage sees that a data disk that looks bootable is not booted
 // from: guests put what they like on it.
 func TestBootsTheImage(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	tier.Tool(t, fakeqemu.Program)
 	d := qemu.New(machine.Env{})
@@ -63,6 +64,7 @@ func TestBootsTheImage(t *testing.T) {
 }
 
 func TestArgs(t *testing.T) {
+	t.Parallel()
 	s := machine.Spec{Name: "m", ID: "5f3c9a52-1111-4222-8333-444455556666", MemoryMiB: 2048, CPUs: 4, Dir: "/x,y", Forwards: []machine.Forward{{Host: 2222, Guest: 22}, {Host: 8080, Guest: 80}}}
 	args := qemu.Args(s)
 	for _, want := range [][]string{

@@ -43,6 +43,7 @@ func order(t *testing.T, disks ...machine.Disk) machine.Spec {
 // TestMoreDisks has the real QEMU show its devices: the data disk first, the
 // others in order, on the bus as the guest will find them.
 func TestMoreDisks(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	tier.Tool(t, fakeqemu.Program)
 	d := qemu.New(machine.Env{})
@@ -85,6 +86,7 @@ func TestMoreDisks(t *testing.T) {
 // TestSaveWithDisks saves and goes on with the real QEMU, whose disks nobody
 // touches meanwhile.
 func TestSaveWithDisks(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	tier.Tool(t, fakeqemu.Program)
 	d := qemu.New(machine.Env{})
@@ -103,6 +105,7 @@ func TestSaveWithDisks(t *testing.T) {
 // TestOnlyTheDataDiskBoots sees that another disk that looks bootable is not
 // booted from, even if nothing else can be.
 func TestOnlyTheDataDiskBoots(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	tier.Tool(t, fakeqemu.Program)
 	d := qemu.New(machine.Env{})
@@ -167,6 +170,7 @@ func marked(t *testing.T, path string) string {
 
 // TestDisksOfMica follows disks through snapshots, a clone and the end.
 func TestDisksOfMica(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	tier.Tool(t, "qemu-img")
 	i := create(t, d, order(t, machine.Disk{MiB: 10}, machine.Disk{MiB: 3 << 20}))
@@ -208,6 +212,7 @@ func TestDisksOfMica(t *testing.T) {
 
 // TestRevertCutShort finishes a revert that was killed after each of its steps.
 func TestRevertCutShort(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	tier.Tool(t, "qemu-img")
 	moves := [][2]string{{"disk.part", "disk.raw"}, {"disk1.part", "disk1.qcow2"}}
@@ -240,6 +245,7 @@ func TestRevertCutShort(t *testing.T) {
 
 // TestUsersDisk sees what becomes of a disk that is not Mica's.
 func TestUsersDisk(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	disk := userDisk(t, "qcow2")
 	i := create(t, d, order(t, machine.Disk{MiB: 1}, disk))
@@ -295,6 +301,7 @@ func TestUsersDisk(t *testing.T) {
 // TestUsersDiskRefused sees that images which name other files, and such as are
 // not there, are used neither at first nor later.
 func TestUsersDiskRefused(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	disk := userDisk(t, "qcow2")
 	i := create(t, d, order(t, disk))
@@ -320,6 +327,7 @@ func TestUsersDiskRefused(t *testing.T) {
 
 // TestSmallDataDisk sees that no other disk can become the guest's own.
 func TestSmallDataDisk(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	for _, tc := range []struct {
 		data, more int64

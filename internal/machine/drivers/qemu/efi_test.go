@@ -19,7 +19,7 @@ import (
 
 // patience is what a guest's firmware may take here: ten seconds of processor
 // time, on a computer that has other things to do.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 // efi orders a machine of UEFI, whose image is a CD or a disk.
 func efi(t *testing.T, arch, format string) machine.Spec {
@@ -105,6 +105,7 @@ func says(t *testing.T, d machine.Driver, i machine.Instance, words ...string) s
 // TestUEFI boots from a CD by UEFI, and sees what becomes of the firmware's
 // variables: the guest counts its boots in one.
 func TestUEFI(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	for _, arch := range []string{machine.X86_64, machine.ARM64} {
 		t.Run(arch, func(t *testing.T) {
@@ -135,6 +136,10 @@ func TestUEFI(t *testing.T) {
 			}
 			must(t, "Stop", d.Stop(t.Context(), i, machine.PowerOff))
 
+			if arch == machine.X86_64 { // whose firmware takes three times as long, and is one of the same code
+				return
+			}
+
 			// The variables go back with a snapshot, and along with a clone.
 			must(t, "Snapshot", d.(machine.Snapshotter).Snapshot(t.Context(), i, "one"))
 			must(t, "Start", d.Start(t.Context(), i))
@@ -146,6 +151,7 @@ func TestUEFI(t *testing.T) {
 			clone, err := d.(machine.Cloner).Clone(t.Context(), i, twin)
 			must(t, "Clone", err)
 			clone.Spec.Dir = twin.Dir
+			t.Cleanup(func() { _ = d.Destroy(context.Background(), clone) })
 			must(t, "Start of the clone", d.Start(t.Context(), clone))
 			says(t, d, clone, "boot 2")
 			must(t, "Destroy of the clone", d.Destroy(t.Context(), clone))
@@ -173,10 +179,14 @@ func watched(t *testing.T, d machine.Driver, i machine.Instance) {
 
 // TestUEFIDisk boots from disk images, without a screen.
 func TestUEFIDisk(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	for _, arch := range []string{machine.X86_64, machine.ARM64} {
 		t.Run(arch, func(t *testing.T) {
 			t.Parallel()
+			if arch == machine.X86_64 {
+				tier.VM(t)
+			}
 			d := qemu.New(machine.Env{})
 			s := efi(t, arch, "raw")
 			needsFirmware(t, d, s)
@@ -190,8 +200,8 @@ func TestUEFIDisk(t *testing.T) {
 // TestSecureBoot sees that firmware with keys refuses an application without a
 // signature, which the machine without the option has started.
 func TestSecureBoot(t *testing.T) {
-	tier.Full(t)
 	t.Parallel()
+	tier.Full(t)
 	d := qemu.New(machine.Env{})
 	s := efi(t, machine.X86_64, "")
 	s.Options = map[string]string{"secure-boot": "on"}
@@ -215,6 +225,7 @@ func describe(t *testing.T, dir, name, text string, files ...string) {
 
 // TestFirmwareIsFound chooses among descriptions as they are in the world.
 func TestFirmwareIsFound(t *testing.T) {
+	t.Parallel()
 	top := t.TempDir()
 	system, admin := filepath.Join(top, "usr"), filepath.Join(top, "etc")
 	text := func(name, arch, machines, features, device, format string) string {
@@ -281,6 +292,7 @@ func TestFirmwareIsFound(t *testing.T) {
 }
 
 func TestSecureBootOption(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	s := efi(t, machine.X86_64, "")
 	s.Options = map[string]string{"secure-boot": "maybe"}
@@ -296,6 +308,7 @@ func TestSecureBootOption(t *testing.T) {
 // TestFirmwareGone sees that a machine whose firmware was removed says so, and
 // starts when it is back.
 func TestFirmwareGone(t *testing.T) {
+	t.Parallel()
 	top := t.TempDir()
 	code := filepath.Join(top, "code")
 	describe(t, top, "1.json", `{"interface-types": ["uefi"], "mapping": {"device": "flash", "executable": {"filename": "`+code+`", "format": "raw"},
@@ -313,6 +326,7 @@ func TestFirmwareGone(t *testing.T) {
 
 // TestForeignArch sees that KVM is not used for the code of another processor.
 func TestForeignArch(t *testing.T) {
+	t.Parallel()
 	d := qemu.KVM(newFake(t))
 	s := efi(t, machine.ARM64, "")
 	s.Accel = "kvm"

@@ -98,7 +98,7 @@ func (f descriptor) boots(secure, strict bool) bool {
 		return has("secure-boot") && has("enrolled-keys")
 	}
 	// Firmware that could check signatures checks none as long as it has no keys.
-	return !has("enrolled-keys") && !has("requires-smm") && !(strict && has("secure-boot"))
+	return !has("enrolled-keys") && !has("requires-smm") && (!strict || !has("secure-boot"))
 }
 
 // findFirmware chooses firmware, and the template of its variables.

@@ -15,8 +15,8 @@ import (
 // TestKVMGivesUp sees that a guest on which KVM gives up runs by emulation,
 // unless KVM was asked for.
 func TestKVMGivesUp(t *testing.T) {
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultInternal)
-	d := qemu.KVM(newFake(t))
+	t.Parallel()
+	d := qemu.KVM(newFaulty(t, fakeqemu.FaultInternal))
 	i := fresh(t, d, "auto")
 	if err := d.Start(t.Context(), i); err != nil {
 		t.Fatalf("Start: %v", err)
@@ -36,6 +36,7 @@ func TestKVMGivesUp(t *testing.T) {
 }
 
 func TestKVMIsUsed(t *testing.T) {
+	t.Parallel()
 	d := qemu.KVM(newFake(t))
 	r, err := d.Probe(t.Context())
 	if err != nil || len(r.Accel) != 2 || r.Accel[0] != "kvm" || len(r.Warnings) != 0 {
@@ -61,6 +62,7 @@ func TestKVMIsUsed(t *testing.T) {
 }
 
 func TestKVMWorks(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cpuinfo := filepath.Join(dir, "cpuinfo")
 	if err := os.WriteFile(cpuinfo, []byte("processor: 0\nflags\t\t: fpu vme svm\n"), 0o600); err != nil {

@@ -28,6 +28,12 @@ func TestMain(m *testing.M) {
 // newFake returns the driver with this test binary as its QEMU.
 func newFake(t *testing.T) machine.Driver {
 	t.Helper()
+	return newFaulty(t, "")
+}
+
+// newFaulty is newFake with something wrong.
+func newFaulty(t *testing.T, fault string) machine.Driver {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +41,9 @@ func newFake(t *testing.T) machine.Driver {
 	dir := t.TempDir()
 	for _, program := range []string{fakeqemu.Program, fakeqemu.ProgramARM} {
 		if err := os.Symlink(self, filepath.Join(dir, program)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, program+fakeqemu.FaultSuffix), []byte(fault), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -54,6 +63,7 @@ func TestConformanceQEMU(t *testing.T) {
 	tier.Tool(t, fakeqemu.Program)
 	drivertest.Run(t, drivertest.Case{
 		New:      func(*testing.T) machine.Driver { return qemu.New(machine.Env{}) },
+		Parallel: true,
 		Patience: 60 * time.Second,
 		AtOnce:   2,
 	})
@@ -88,8 +98,8 @@ func state(t *testing.T, d machine.Driver, i machine.Instance) machine.State {
 }
 
 func TestWithoutSandbox(t *testing.T) {
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultSandbox)
-	d := newFake(t)
+	t.Parallel()
+	d := newFaulty(t, fakeqemu.FaultSandbox)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
 		t.Fatalf("Start where QEMU has no sandbox: %v", err)
@@ -101,8 +111,8 @@ func TestWithoutSandbox(t *testing.T) {
 }
 
 func TestTooLittleMemory(t *testing.T) {
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultMemory)
-	d := newFake(t)
+	t.Parallel()
+	d := newFaulty(t, fakeqemu.FaultMemory)
 	i := fresh(t, d, "tcg")
 	err := d.Start(t.Context(), i)
 	if !fail.Is(err, fail.HostLacks) || !strings.Contains(fmt.Sprint(fail.Hints(err)), "--memory") {
@@ -115,9 +125,9 @@ func TestTooLittleMemory(t *testing.T) {
 
 // TestDeafQEMU sees that one that does not hear quit is killed.
 func TestDeafQEMU(t *testing.T) {
+	t.Parallel()
 	tier.Full(t) // takes as long as quit is waited for
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultDeaf)
-	d := newFake(t)
+	d := newFaulty(t, fakeqemu.FaultDeaf)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
 		t.Fatal(err)
@@ -133,8 +143,8 @@ func TestDeafQEMU(t *testing.T) {
 // TestSaveIsAllOrNothing sees that a guest whose memory could not be written
 // runs on.
 func TestSaveIsAllOrNothing(t *testing.T) {
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultSave)
-	d := newFake(t)
+	t.Parallel()
+	d := newFaulty(t, fakeqemu.FaultSave)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
 		t.Fatal(err)
@@ -154,6 +164,7 @@ func TestSaveIsAllOrNothing(t *testing.T) {
 
 // TestDamagedState sees that memory that does not load is kept, and the way out.
 func TestDamagedState(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
@@ -182,6 +193,7 @@ func TestDamagedState(t *testing.T) {
 
 // TestOtherLayout sees that memory saved with other devices is not loaded.
 func TestOtherLayout(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
@@ -204,6 +216,7 @@ func TestOtherLayout(t *testing.T) {
 // TestStaleState sees that memory the guest has run on from is never loaded
 // again, though a command was killed before it could remove it.
 func TestStaleState(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	if err := os.WriteFile(i.Spec.Path("state.loaded"), []byte("old"), 0o600); err != nil {

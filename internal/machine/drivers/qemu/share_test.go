@@ -25,6 +25,7 @@ import (
 const longName = "a-name-of-more-than-thirty-one-letters"
 
 func TestShareArgs(t *testing.T) {
+	t.Parallel()
 	s := machine.Spec{Name: "m", ID: "5f3c9a52-1111-4222-8333-444455556666", MemoryMiB: 64, CPUs: 1, Dir: "/m"}
 	plain := qemu.Args(s)
 	s.Shares = []machine.Share{
@@ -82,6 +83,7 @@ func sharing(t *testing.T, d machine.Driver) machine.Instance {
 
 // TestSharesAreTold reads the config drive of a machine with shares.
 func TestSharesAreTold(t *testing.T) {
+	t.Parallel()
 	i := sharing(t, newFake(t))
 	data, err := os.ReadFile(i.Spec.Path("config.iso"))
 	if err != nil {
@@ -112,9 +114,9 @@ func TestSharesAreTold(t *testing.T) {
 // TestSaveWithShares sees that a guest that has shares mounted runs on, and that
 // its user learns what to do.
 func TestSaveWithShares(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []string{fakeqemu.FaultMounted, fakeqemu.FaultUntold} {
-		t.Setenv("MICA_FAKE_QEMU", fault)
-		d := newFake(t)
+		d := newFaulty(t, fault)
 		i := sharing(t, d)
 		if err := d.Start(t.Context(), i); err != nil {
 			t.Fatal(err)
@@ -137,7 +139,6 @@ func TestSaveWithShares(t *testing.T) {
 			}
 		}
 	}
-	t.Setenv("MICA_FAKE_QEMU", "")
 	d := newFake(t)
 	i := sharing(t, d) // not mounted
 	for _, step := range []func() error{
@@ -153,6 +154,7 @@ func TestSaveWithShares(t *testing.T) {
 
 // TestSavedByLayout1 sees that memory of the time before shares still loads.
 func TestSavedByLayout1(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
@@ -180,6 +182,7 @@ func TestSavedByLayout1(t *testing.T) {
 // TestShareGone sees that a machine whose folder is not what it was does not
 // start, and is as it was.
 func TestShareGone(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := sharing(t, d)
 	path := i.Spec.Shares[0].Path
@@ -219,6 +222,7 @@ func TestShareGone(t *testing.T) {
 }
 
 func TestShareRefused(t *testing.T) {
+	t.Parallel()
 	home, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -247,8 +251,8 @@ func TestShareRefused(t *testing.T) {
 }
 
 func TestWithout9P(t *testing.T) {
-	t.Setenv("MICA_FAKE_QEMU", fakeqemu.FaultNo9P)
-	d := newFake(t)
+	t.Parallel()
+	d := newFaulty(t, fakeqemu.FaultNo9P)
 	i := sharing(t, d)
 	if err := d.Start(t.Context(), i); !fail.Is(err, fail.HostLacks) || len(fail.Hints(err)) == 0 {
 		t.Errorf("Start = %v, hints %q; want class HostLacks and a hint", err, fail.Hints(err))
@@ -257,6 +261,7 @@ func TestWithout9P(t *testing.T) {
 
 // TestSharesQEMU sees that the real program takes the arguments, its sandbox on.
 func TestSharesQEMU(t *testing.T) {
+	t.Parallel()
 	tier.Full(t)
 	tier.Tool(t, fakeqemu.Program)
 	d := qemu.New(machine.Env{})
@@ -279,6 +284,7 @@ func TestSharesQEMU(t *testing.T) {
 // TestChangeShares gives a machine other folders: the guest is told, and QEMU
 // shares them.
 func TestChangeShares(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := sharing(t, d)
 	p := d.(machine.Changer)

@@ -43,6 +43,7 @@ func holds(t *testing.T, path, want string) {
 // TestSnapshotsHoldTheDisk sees that each snapshot has the disk of its time,
 // and that going back to one changes none.
 func TestSnapshotsHoldTheDisk(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	p := d.(machine.Snapshotter)
@@ -71,6 +72,7 @@ func TestSnapshotsHoldTheDisk(t *testing.T) {
 // TestRevertIsFinished cuts a revert short at each of its steps and sees that
 // it counts from the moment it is noted, and not before.
 func TestRevertIsFinished(t *testing.T) {
+	t.Parallel()
 	files := func(done int) map[string]string { // what a command killed after so many steps leaves
 		parts := map[string]string{"saved.part": `{"layout":1}`, "state.part": "memory", "disk.part": "then"}
 		for n, move := range [][2]string{{"disk.part", "disk.raw"}, {"saved.part", "saved.json"}, {"state.part", "state.bin"}} {
@@ -129,6 +131,7 @@ func TestRevertIsFinished(t *testing.T) {
 // TestKilledSnapshot sees that a machine whose snapshot was cut short after its
 // memory was written can go on, and be saved.
 func TestKilledSnapshot(t *testing.T) {
+	t.Parallel()
 	d := newFake(t)
 	i := fresh(t, d, "tcg")
 	if err := d.Start(t.Context(), i); err != nil {
@@ -152,6 +155,7 @@ func TestKilledSnapshot(t *testing.T) {
 }
 
 func TestPicture(t *testing.T) {
+	t.Parallel()
 	got, err := qemu.ReadPPM(bytes.NewReader([]byte("P6\n2 1\n255\n\xff\x00\x00\x00\x00\xff")))
 	if err != nil {
 		t.Fatal(err)

@@ -32,7 +32,8 @@ func Is(arg string) bool {
 
 func arm() bool { return filepath.Base(os.Args[0]) == ProgramARM }
 
-// Faults, named in MICA_FAKE_QEMU.
+// Faults, named in MICA_FAKE_QEMU, or in a file beside the program that has its
+// name and FaultSuffix.
 const (
 	FaultSandbox  = "no-sandbox"     // built without seccomp
 	FaultInternal = "internal-error" // KVM gives up on the guest
@@ -43,6 +44,17 @@ const (
 	FaultUntold   = "shares-untold"  // the same, and an old QEMU says so only when memory is written
 	FaultNo9P     = "no-9p"          // built without
 )
+
+// FaultSuffix is what the name of a file with a fault ends in.
+const FaultSuffix = ".fault"
+
+// fault is what goes wrong with this one.
+func fault() string {
+	if data, err := os.ReadFile(os.Args[0] + FaultSuffix); err == nil {
+		return string(data)
+	}
+	return os.Getenv("MICA_FAKE_QEMU")
+}
 
 const child = "MICA_FAKE_QEMU_CHILD"
 
@@ -59,7 +71,7 @@ func Main(args []string) int {
 	if err == nil && os.Getenv(child) == "" {
 		return daemonize()
 	}
-	v := &vm{options: o, fault: os.Getenv("MICA_FAKE_QEMU"), status: "running", fds: map[string]*os.File{}, ports: map[string]net.Listener{}}
+	v := &vm{options: o, fault: fault(), status: "running", fds: map[string]*os.File{}, ports: map[string]net.Listener{}}
 	if err == nil {
 		err = v.setUp()
 	}
