@@ -13,12 +13,14 @@
 //
 //	vbox/NAME/NAME.vbox   VirtualBox's settings, snapshots, saved memory and logs
 //	disk.vdi              the data disk, or the machine's copy of a disk image; made once
+//	more-N.vdi            a further disk; more-N.vmdk and more-N.raw lead to one of the user's
 //	config.iso            the config drive
 //	serial.log            what the guest writes; see log.go for its parts
 //
 // Destroying takes the machine out of VirtualBox and removes what is in the
 // folder. 'unregistervm --delete' is never said: it deletes every disk that the
-// machine or its snapshots use.
+// machine or its snapshots use. Disks of the user's are attached where they are,
+// and raw ones through a link, so that nothing that VirtualBox deletes is theirs.
 //
 // # Console
 //
