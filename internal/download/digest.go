@@ -42,7 +42,7 @@ func (c *Client) Text(ctx context.Context, address string, limit int64) ([]byte,
 			return nil, c.explain(ctx, r, err)
 		}
 		if err := sleep(ctx, c.wait(try, f.after)); err != nil {
-			return nil, fmt.Errorf("downloading %s: %w", shown(address), err)
+			return nil, fmt.Errorf("downloading %s: %w", Shown(address), err)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func short(r io.Reader, address string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fail.New(fail.Refused, "%s has more than %d bytes", shown(address), limit)
+		return nil, fail.New(fail.Refused, "%s has more than %d bytes", Shown(address), limit)
 	}
 	return data, nil
 }
@@ -97,7 +97,7 @@ func (c *Client) Digest(ctx context.Context, address, path string) (string, erro
 	}
 	sum, ok := firstDigest(data)
 	if !ok {
-		return "", fail.New(fail.Unverified, "%s holds no SHA-256 digest, it begins with %.40q", shown(address), data).
+		return "", fail.New(fail.Unverified, "%s holds no SHA-256 digest, it begins with %.40q", Shown(address), data).
 			Hint("a login page of the network may have answered in the server's place")
 	}
 	if path == "" {

@@ -101,7 +101,7 @@ func (c *Client) File(ctx context.Context, r Request) (Result, error) {
 	case "file":
 		return c.copy(ctx, r, u)
 	}
-	return Result{}, fail.New(fail.Usage, "cannot fetch %q: mica fetches from http, https and file URLs", shown(r.URL))
+	return Result{}, fail.New(fail.Usage, "cannot fetch %q: mica fetches from http, https and file URLs", Shown(r.URL))
 }
 
 func deref(r *Result) Result {
@@ -123,7 +123,7 @@ func (c *Client) lock(ctx context.Context, r Request) (func(), error) {
 		l, err = atomicfile.Acquire(ctx, r.Path+".lock")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return nil, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	return func() { _ = l.Unlock() }, nil
 }
@@ -138,7 +138,7 @@ func (c *Client) present(ctx context.Context, r Request) (*Result, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return nil, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	defer f.Close()
 	h := sha256.New()
@@ -175,7 +175,7 @@ func (c *Client) fetch(ctx context.Context, r Request) (Result, error) {
 			if mismatches++; mismatches > 1 || !fail.Is(err, fail.Unverified) || !p.resumed {
 				return Result{}, err
 			}
-			c.log().Warn("what was resumed does not match, starting anew", "url", shown(r.URL))
+			c.log().Warn("what was resumed does not match, starting anew", "url", Shown(r.URL))
 			continue
 		}
 		var f *failure
@@ -189,10 +189,10 @@ func (c *Client) fetch(ctx context.Context, r Request) (Result, error) {
 			return Result{}, c.explain(ctx, r, fmt.Errorf("%w (tried %d times)", err, round+1))
 		}
 		wait := c.wait(tries, f.after)
-		c.log().Info("a download broke off", "url", shown(r.URL), "error", err, "wait", wait)
+		c.log().Info("a download broke off", "url", Shown(r.URL), "error", err, "wait", wait)
 		c.emit(progress.Event{ID: r.Name, Phase: fmt.Sprintf("trying again: %v", f.err)})
 		if err := sleep(ctx, wait); err != nil {
-			return Result{}, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+			return Result{}, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 		}
 	}
 }
@@ -247,11 +247,11 @@ func (c *Client) finish(r Request, p *part) (Result, error) {
 	got := Result{Size: p.written, SHA256: hex.EncodeToString(p.hash.Sum(nil)), Fetched: true}
 	if r.SHA256 != "" && got.SHA256 != r.SHA256 {
 		p.drop()
-		return Result{}, fail.New(fail.Unverified, "downloading %s: the digest is %s, not %s", shown(r.URL), got.SHA256, r.SHA256).
+		return Result{}, fail.New(fail.Unverified, "downloading %s: the digest is %s, not %s", Shown(r.URL), got.SHA256, r.SHA256).
 			Hint("the server has other content under this address, or it was changed on the way")
 	}
 	if err := os.Rename(p.path, r.Path); err != nil {
-		return Result{}, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return Result{}, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	p.forget()
 	if dir, err := os.Open(filepath.Dir(r.Path)); err == nil {
@@ -277,28 +277,28 @@ func permanent(err error) error { return &failure{err: err, permanent: true} }
 // explain gives the last error its class and hints.
 func (c *Client) explain(ctx context.Context, r Request, err error) error {
 	if ctx.Err() != nil {
-		return fmt.Errorf("downloading %s: %w", shown(r.URL), ctx.Err())
+		return fmt.Errorf("downloading %s: %w", Shown(r.URL), ctx.Err())
 	}
 	var cert *tls.CertificateVerificationError
 	var status *statusError
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fail.New(fail.Failed, "downloading %s: %w", shown(r.URL), err).
+		return fail.New(fail.Failed, "downloading %s: %w", Shown(r.URL), err).
 			Hint("free some space in %s; the download goes on where it broke off", filepath.Dir(r.Path))
 	case errors.As(err, &cert):
-		return fail.New(fail.Unverified, "downloading %s: %w", shown(r.URL), err).
+		return fail.New(fail.Unverified, "downloading %s: %w", Shown(r.URL), err).
 			Hint("see that the clock of this computer is right and its CA certificates are installed (package ca-certificates)")
 	case errors.As(err, &status) && (status.code == http.StatusNotFound || status.code == http.StatusGone):
-		return fail.New(fail.NotFound, "downloading %s: %w", shown(r.URL), err)
+		return fail.New(fail.NotFound, "downloading %s: %w", Shown(r.URL), err)
 	case errors.As(err, &dns):
-		return fail.New(fail.Refused, "downloading %s: %w", shown(r.URL), err).Hint("see whether this computer is connected to the network")
+		return fail.New(fail.Refused, "downloading %s: %w", Shown(r.URL), err).Hint("see whether this computer is connected to the network")
 	}
 	var known *fail.Error
 	if errors.As(err, &known) {
-		return fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
-	return fail.New(fail.Refused, "downloading %s: %w", shown(r.URL), err)
+	return fail.New(fail.Refused, "downloading %s: %w", Shown(r.URL), err)
 }
 
 // copy serves file:// URLs, all or nothing.
@@ -310,14 +310,14 @@ func (c *Client) copy(ctx context.Context, r Request, u *url.URL) (Result, error
 	defer src.Close()
 	info, err := src.Stat()
 	if err != nil {
-		return Result{}, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return Result{}, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	if r.Max > 0 && info.Size() > r.Max {
 		return Result{}, tooLarge(r, info.Size())
 	}
 	dst, err := atomicfile.Create(r.Path, 0o600)
 	if err != nil {
-		return Result{}, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return Result{}, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	defer dst.Close() //nolint:errcheck // Commit reports
 	h := sha256.New()
@@ -327,7 +327,7 @@ func (c *Client) copy(ctx context.Context, r Request, u *url.URL) (Result, error
 	}
 	got := Result{Size: size, SHA256: hex.EncodeToString(h.Sum(nil)), Fetched: true}
 	if r.SHA256 != "" && got.SHA256 != r.SHA256 {
-		return Result{}, fail.New(fail.Unverified, "downloading %s: the digest is %s, not %s", shown(r.URL), got.SHA256, r.SHA256)
+		return Result{}, fail.New(fail.Unverified, "downloading %s: the digest is %s, not %s", Shown(r.URL), got.SHA256, r.SHA256)
 	}
 	return got, dst.Commit()
 }
@@ -335,24 +335,24 @@ func (c *Client) copy(ctx context.Context, r Request, u *url.URL) (Result, error
 // openURL opens the plain file that a file URL names.
 func openURL(r Request, u *url.URL) (*os.File, error) {
 	if u.Host != "" && u.Host != "localhost" {
-		return nil, fail.New(fail.Usage, "cannot fetch %q: a file URL names no other computer", shown(r.URL)).Hint("write file:///path")
+		return nil, fail.New(fail.Usage, "cannot fetch %q: a file URL names no other computer", Shown(r.URL)).Hint("write file:///path")
 	}
 	f, err := os.Open(filepath.FromSlash(u.Path))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fail.New(fail.NotFound, "downloading %s: %w", shown(r.URL), err)
+		return nil, fail.New(fail.NotFound, "downloading %s: %w", Shown(r.URL), err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("downloading %s: %w", shown(r.URL), err)
+		return nil, fmt.Errorf("downloading %s: %w", Shown(r.URL), err)
 	}
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		f.Close()
-		return nil, fail.New(fail.Usage, "downloading %s: it is no file", shown(r.URL))
+		return nil, fail.New(fail.Usage, "downloading %s: it is no file", Shown(r.URL))
 	}
 	return f, nil
 }
 
 func tooLarge(r Request, size int64) error {
-	return fail.New(fail.Refused, "downloading %s: it has %d bytes, at most %d are wanted", shown(r.URL), size, r.Max)
+	return fail.New(fail.Refused, "downloading %s: it has %d bytes, at most %d are wanted", Shown(r.URL), size, r.Max)
 }
 
 // reader stops reading when ctx is cancelled.
@@ -368,9 +368,9 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// shown is a URL as it may be told: a password and a query, which as a rule is a
+// Shown is a URL as it may be told: a password and a query, which as a rule is a
 // signature or a token, are left out.
-func shown(address string) string {
+func Shown(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return "the URL"

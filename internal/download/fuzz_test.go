@@ -37,6 +37,6 @@ func FuzzAnswer(f *testing.F) {
 		if v := p.known().validator(); strings.HasPrefix(v, "W/") {
 			t.Errorf("the validator is %q, a weak one", v)
 		}
-		_ = shown(text)
+		_ = Shown(text)
 	})
 }
