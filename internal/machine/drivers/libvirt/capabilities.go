@@ -26,11 +26,12 @@ type virt struct {
 	kvm      bool
 }
 
-// look asks a daemon what it is.
+// look asks a daemon what it is. One that has just started runs each of its QEMUs
+// first to find out.
 func (d *Driver) look(ctx context.Context, c *conn) (uint64, capabilities, error) {
 	var version uint64
 	var doc string
-	err := c.ask(ctx, "asking libvirt what it can do", func() (err error) {
+	err := c.callUntil(ctx, longPatience, askPatience, "asking libvirt what it can do", func() (err error) {
 		if version, err = c.ConnectGetLibVersion(); err != nil {
 			return err
 		}
@@ -97,7 +98,7 @@ func (c *conn) checkFirmware(ctx context.Context, s machine.Spec) error {
 		return nil
 	}
 	var doc string
-	err := c.ask(ctx, "asking libvirt for its firmware", func() (err error) {
+	err := c.callUntil(ctx, longPatience, askPatience, "asking libvirt for its firmware", func() (err error) {
 		doc, err = c.ConnectGetDomainCapabilities(nil, rpc.OptString{archOf(s)}, rpc.OptString{machineType(s)}, rpc.OptString{"qemu"}, 0)
 		return err
 	})

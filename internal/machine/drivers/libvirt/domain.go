@@ -23,7 +23,7 @@ const (
 	// nothing: it fills the bus from both ends.
 	netSlot = "0x10"
 
-	serialOfDisk = "mica-disk" // by which the guest knows its disk; further ones are mica-disk-1 and on
+	serialOfDisk = "mica-disk" // by which the guest knows its disk; further ones are mica-disk1 and on, as with the driver qemu
 )
 
 // domainName is the domain's name: readable, and unlike any other user's.
@@ -241,7 +241,7 @@ func disks(s machine.Spec, m media) []libvirtxml.DomainDisk {
 	boots(disk(m.disk, formatQcow2, prefix+"a", serialOfDisk))
 	for n, d := range s.Disks {
 		target := prefix + string(second+rune(n)) // there are fewer than letters
-		all = append(all, disk(m.more[n], cmp.Or(d.Format, formatQcow2), target, fmt.Sprintf("%s-%d", serialOfDisk, n+1)))
+		all = append(all, disk(m.more[n], cmp.Or(d.Format, formatQcow2), target, fmt.Sprintf("%s%d", serialOfDisk, n+1)))
 	}
 	return all
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,10 +29,6 @@ func TestMain(m *testing.M) {
 	if step := os.Getenv(killAt); step != "" {
 		fmt.Fprintln(os.Stderr, "not killed:", die(step))
 		os.Exit(1)
-	}
-	// The worlds wait a lot, and are few.
-	if err := flag.Set("test.parallel", "8"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(m.Run())
 }

@@ -69,7 +69,7 @@ func (d *Driver) Snapshot(ctx context.Context, i machine.Instance, name string) 
 	case strings.Contains(text, "unsupported for storage type"):
 		return fail.New(fail.Conflict, "%w", err).Hint("only machines whose disks are all qcow2 have snapshots")
 	case strings.Contains(text, "pflash"):
-		return fail.New(fail.HostLacks, "%w", err).Hint("this libvirt has no snapshots of machines with UEFI; 'mica clone' copies one that is off")
+		return fail.New(fail.HostLacks, "%w", err).Hint("libvirt takes snapshots of machines with UEFI while they are off: 'mica stop --shutdown %s' first", i.Spec.Name)
 	case strings.Contains(text, "igration is disabled"):
 		return notSaved(i.Spec, err)
 	}
