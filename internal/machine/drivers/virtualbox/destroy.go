@@ -36,7 +36,7 @@ func (d *Driver) Destroy(ctx context.Context, i machine.Instance) error {
 		}
 	}
 	errs := []error{os.RemoveAll(s.Path(ownFolder))}
-	for _, pattern := range []string{logFile, logFile + ".*", diskFile, configFile, sourcePrefix + ".*", screenPattern, morePrefix + "*.vdi", morePrefix + "*.vmdk", morePrefix + "*.raw"} {
+	for _, pattern := range []string{logFile, logFile + ".*", diskFile, configFile, sourcePrefix + ".*", screenPattern, morePrefix + "*.vdi", morePrefix + "*.vmdk", morePrefix + "*.raw", morePrefix + "*.opened"} {
 		names, _ := filepath.Glob(filepath.Join(globQuote(s.Dir), pattern)) // the pattern is well formed
 		for _, name := range names {
 			if info, err := os.Lstat(name); err == nil && filepath.Ext(name) == ".raw" && info.Mode().Type() != os.ModeSymlink {
@@ -81,7 +81,7 @@ func (d *Driver) forget(ctx context.Context, s machine.Spec) error {
 		return err
 	}
 	if in == nil {
-		return d.closeMedia(ctx, s.Dir)
+		return errors.Join(d.releaseDisks(ctx, s), d.closeMedia(ctx, s.Dir))
 	}
 	if !in.inaccessible() {
 		m, err := in.mode()

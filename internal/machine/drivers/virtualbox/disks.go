@@ -23,6 +23,7 @@ import (
 //	more-N.vdi            an empty one, made here
 //	more-N.vmdk           says that more-N.raw is a disk of the user's
 //	more-N.raw            a symbolic link to the user's raw image
+//	more-N.opened         says that VirtualBox did not know the user's disk before
 //
 // VirtualBox attaches no raw images. A VMDK of one flat extent is only a text
 // that names another file, which holds the disk's bytes and nothing else. The
@@ -99,6 +100,8 @@ func (d *Driver) makeMore(ctx context.Context, s machine.Spec, from []string) er
 			_, err = d.vbox(ctx, changePatience, "createmedium", "disk", "--filename", morePath(s, n), "--size", strconv.FormatInt(disk.MiB, 10), "--format", "VDI")
 		case disk.Format == "raw":
 			err = describeRaw(s, n)
+		default:
+			err = d.noteNew(ctx, s, n)
 		}
 		if err != nil {
 			return fmt.Errorf("disk %s: %w", disk, err)
@@ -151,11 +154,26 @@ func ownDisks(s machine.Spec, in info) []string {
 	return all
 }
 
-// releaseDisks takes the user's disks out of VirtualBox's list of media. One
-// that another machine uses as well stays there.
+// noteNew notes that VirtualBox gets to know a disk of the user's here, so that
+// it can forget it again.
+func (d *Driver) noteNew(ctx context.Context, s machine.Spec, n int) error {
+	out, err := d.vbox(ctx, queryPatience, "list", "hdds")
+	if err != nil {
+		return err
+	}
+	for _, medium := range records(out) {
+		if medium["Location"] == s.Disks[n].Path {
+			return nil
+		}
+	}
+	return atomicfile.Write(moreFile(s, n, ".opened"), nil, 0o600)
+}
+
+// releaseDisks takes those disks of the user's out of VirtualBox's list of media
+// that came into it with this machine. One that another machine uses by now stays.
 func (d *Driver) releaseDisks(ctx context.Context, s machine.Spec) error {
 	for n, disk := range s.Disks {
-		if disk.Path == "" || morePath(s, n) != disk.Path {
+		if _, err := os.Stat(moreFile(s, n, ".opened")); err != nil {
 			continue
 		}
 		_, err := d.vbox(ctx, changePatience, "closemedium", "disk", disk.Path)

@@ -95,6 +95,36 @@ func TestMoreDisks(t *testing.T) {
 	}
 }
 
+// TestListedDisk sees that a disk of the user's is in VirtualBox's list of media
+// after a machine as it was before.
+func TestListedDisk(t *testing.T) {
+	t.Parallel()
+	for _, listed := range []bool{false, true} {
+		f := newFake(t, fakevbox.Config{})
+		vdi := filepath.Join(t.TempDir(), "theirs.vdi")
+		if listed {
+			f.vbox("createmedium", "disk", "--filename", vdi, "--size", "8", "--format", "VDI")
+		} else {
+			f.must("writing a disk", fakevbox.WriteDisk(vdi, uuid.NewString(), 8))
+		}
+		before := fakevbox.Known(f.dir)
+		use := func(s *machine.Spec) { s.Disks = []machine.Disk{{Path: vdi, Format: "vdi"}} }
+		i := f.create(use)
+		if _, err := f.Create(t.Context(), f.order(use)); err == nil || !strings.Contains(err.Error(), vdi) {
+			t.Errorf("Create with a disk that another machine has = %v, want an error that names it", err)
+		}
+		f.must("Start", f.Start(t.Context(), i))
+		f.must("Destroy", f.Destroy(t.Context(), i))
+		f.nothing(i.Spec)
+		if diff := cmp.Diff(before, fakevbox.Known(f.dir)); diff != "" {
+			t.Errorf("listed %v: VirtualBox's machines and media (-before +after):\n%s", listed, diff)
+		}
+		if _, err := os.Stat(vdi); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestSharedDisk destroys one of two machines that have a disk of the user's.
 func TestSharedDisk(t *testing.T) {
 	t.Parallel()

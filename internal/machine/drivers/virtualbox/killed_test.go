@@ -71,13 +71,16 @@ func fleetIn(home, program string, runner run.Runner) *machine.Fleet {
 	}
 }
 
-// theirs is a disk of the user's, in the shared folder.
-const theirs = "theirs.img"
+// These are disks of the user's, in the shared folder.
+const theirs, theirVDI = "theirs.img", "theirs.vdi"
 
 func orderOf(name, iso string, share string) machine.Order {
 	var disks []machine.Disk
 	if path := filepath.Join(share, theirs); exists(path) {
 		disks = []machine.Disk{{MiB: 8}, {Path: path, Format: "raw"}}
+	}
+	if path := filepath.Join(share, theirVDI); exists(path) {
+		disks = append(disks, machine.Disk{Path: path, Format: "vdi"})
 	}
 	return machine.Order{Off: true, Spec: machine.Spec{
 		Name: name, Driver: virtualbox.Name, MemoryMiB: 64, CPUs: 1, DiskMiB: 64, Image: machine.Image{Path: iso},
@@ -251,6 +254,10 @@ func killed(t *testing.T, w killing, verb string, n int) bool {
 	content := bytes.Repeat([]byte("their own "), 1<<20/10+1)[:1<<20]
 	if err := os.WriteFile(filepath.Join(share, theirs), content, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	if verb != "clone" { // both machines would have it
+		w.vbox("createmedium", "disk", "--filename", filepath.Join(share, theirVDI), "--size", "8", "--format", "VDI")
+		w.vbox("closemedium", "disk", filepath.Join(share, theirVDI))
 	}
 	// Somebody else's machine, of the same name, with a disk of its own.
 	foreign := filepath.Join(t.TempDir(), "foreign.vdi")
