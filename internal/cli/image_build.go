@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/micavm/mica/internal/image"
 	"github.com/micavm/mica/internal/image/build"
 	"github.com/micavm/mica/internal/image/format"
 	"github.com/micavm/mica/internal/machine"
@@ -45,7 +46,7 @@ nor apt and gives the same bytes. Beside the image come <image>.sha256 and
 				o.Output = filepath.Join(home.Images(), o.Command.Repository+".iso")
 			}
 			if o.Guest == "" {
-				o.Guest = guestBeside()
+				o.Guest = guestBeside(o.Command.Arch)
 			}
 			if o.Epoch, err = build.ParseEpoch(a.Env("SOURCE_DATE_EPOCH")); err != nil {
 				return err
@@ -78,6 +79,7 @@ nor apt and gives the same bytes. Beside the image come <image>.sha256 and
 	f := cmd.Flags()
 	f.StringVarP(&o.Output, "output", "o", "", "image to write (default: <repository>.iso among mica's images)")
 	f.StringVar(&kind, "format", "iso", "form of the image")
+	f.StringVar((*string)(&o.Command.Arch), "arch", string(image.X86), "architecture of the machines: x86_64 or aarch64, which starts by UEFI only")
 	f.StringVar(&o.Command.Repository, "repository", "", "fully qualified name of the repository")
 	f.StringSliceVar(&o.Command.Servers, "server", nil, "host name of a server of the repository; may be repeated")
 	f.StringSliceVar(&o.Command.URLs, "url", nil, "base URL of the repository instead of a server; may be repeated")
@@ -87,10 +89,10 @@ nor apt and gives the same bytes. Beside the image come <image>.sha256 and
 	f.StringVar(&o.Command.Tag, "tag", "", "named snapshot to start from (default: the newest)")
 	f.StringVar(&o.Command.Proxy, "proxy", "", "proxies for the repository, as CVMFS_HTTP_PROXY has them")
 	f.StringSliceVar(&words, "append", nil, "further words for the kernel's command line")
-	f.StringVar(&o.Guest, "guest", "", "guest binary (default: mica-guest beside mica)")
-	f.StringVar(&o.Kernel, "kernel-package", build.DefaultKernel, "Debian package of the kernel")
+	f.StringVar(&o.Guest, "guest", "", "guest binary (default: mica-guest beside mica, with -aarch64 for that)")
+	f.StringVar(&o.Kernel, "kernel-package", "", "Debian package of the kernel (default: the standard one)")
 	f.StringSliceVar(&o.Modules, "module", nil, "kernel module to add to the boot set; may be repeated")
-	f.StringVar((*string)(&o.Compression), "compression", string(build.DefaultCompression), "how the initramfs is packed: xz or zstd")
+	f.StringVar((*string)(&o.Compression), "compression", "", "how the initramfs is packed: xz, for x86_64 only, or zstd (default: xz if possible)")
 	f.BoolVar(&o.CAs, "certificates", false, "include Debian's certificate authorities, for https servers")
 	f.StringVar(&o.Cache, "cache", "", "folder for packages (default: in mica's home)")
 	f.BoolVar(&o.Refresh, "refresh", false, "look for newer packages even if the cache has some")
@@ -98,13 +100,17 @@ nor apt and gives the same bytes. Beside the image come <image>.sha256 and
 }
 
 // guestBeside is where the guest binary lies when nobody says otherwise.
-func guestBeside() string {
+func guestBeside(a image.Arch) string {
+	name := "mica-guest"
+	if a.Or() != image.X86 {
+		name += "-" + string(a)
+	}
 	exe, err := os.Executable()
 	if err != nil {
-		return "mica-guest"
+		return name
 	}
 	if real, err := filepath.EvalSymlinks(exe); err == nil {
 		exe = real
 	}
-	return filepath.Join(filepath.Dir(exe), "mica-guest")
+	return filepath.Join(filepath.Dir(exe), name)
 }

@@ -10,12 +10,13 @@ import (
 	"github.com/micavm/mica/internal/iso9660"
 )
 
-// maxCommandLine is COMMAND_LINE_SIZE of x86, less the ending NUL.
+// maxCommandLine is COMMAND_LINE_SIZE of x86 and ARM, less the ending NUL.
 const maxCommandLine = 2047
 
 // CommandLine is the one template of the kernel's command line. The boot menu
 // has two entries made from it.
 type CommandLine struct {
+	Arch       Arch     // of the machine, which decides on its consoles
 	Repository string   // cvmfs_repos
 	Servers    []string // host names: cvmfs_server
 	URLs       []string // whole base URLs: cvmfs_url; either Servers or URLs
@@ -95,7 +96,7 @@ func (c CommandLine) Words(p Platform, e Entry) ([]string, error) {
 	case Debug:
 		words = append(words, "cvmdebug", "lastarg")
 	}
-	words = append(words, "console=tty0", "console=ttyS0,115200")
+	words = append(words, c.Arch.consoles()...)
 	for _, w := range c.Append {
 		if strings.ContainsAny(w, "\r\n\x00") {
 			return nil, fail.New(fail.Usage, "%q cannot stand on a kernel command line", w)
@@ -144,7 +145,8 @@ func (c CommandLine) isolinux(title string, p Platform) ([]byte, error) {
 // Specification, type 1. The words are the same, too: the kernel's own initrd=
 // is for a loader that passes no initramfs, and the kernel passes over it.
 //
-// Differs: cernvm-micro starts by UEFI on aarch64 alone, from a startup.nsh.
+// Differs: cernvm-micro starts by UEFI on aarch64 alone, from a startup.nsh, and
+// has no menu there.
 func (c CommandLine) systemdBoot(title string, p Platform) ([]iso9660.File, error) {
 	if strings.ContainsAny(title, "\r\n") {
 		return nil, fmt.Errorf("title %q is not one line", title)

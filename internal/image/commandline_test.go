@@ -42,6 +42,18 @@ func TestWords(t *testing.T) {
 	}
 }
 
+// TestWordsOfARM has ARM's serial line besides, as the last.
+func TestWordsOfARM(t *testing.T) {
+	words, err := image.CommandLine{Arch: image.ARM, Repository: "r"}.Words(image.Platforms()[0], image.Debug)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "initrd=/cernvm/initrd.img cvmfs_repos=r net.ifnames=0 selinux=0 consoleblank=0 cvmdebug lastarg console=tty0 console=ttyS0,115200 console=ttyAMA0,115200"
+	if got := strings.Join(words, " "); got != want {
+		t.Errorf("Words = %q, want %q", got, want)
+	}
+}
+
 func TestWordsRefused(t *testing.T) {
 	for name, c := range map[string]image.CommandLine{
 		"injection": {Repository: "x init=/bin/sh"},

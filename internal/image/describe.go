@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -42,11 +43,14 @@ func Describe(tree fs.FS) (Description, error) {
 	if err != nil {
 		return d, err
 	}
+	d.Version, d.CommandLine = strings.TrimSpace(version), map[Entry]string{}
 	config, err := readSmall(tree, LoaderConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d, d.readEntries(tree)
+	}
 	if err != nil {
 		return d, err
 	}
-	d.Version, d.CommandLine = strings.TrimSpace(version), map[Entry]string{}
 	var entry Entry
 	for line := range strings.Lines(config) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -60,6 +64,22 @@ func Describe(tree fs.FS) (Description, error) {
 		}
 	}
 	return d, nil
+}
+
+// readEntries reads the menu of an image without isolinux.
+func (d *Description) readEntries(tree fs.FS) error {
+	for _, e := range []Entry{Normal, Debug} {
+		text, err := readSmall(tree, EFIConfigDir+"/entries/"+string(e)+".conf")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(text) {
+			if words, ok := strings.CutPrefix(line, "options "); ok {
+				d.CommandLine[e] = strings.TrimSpace(words)
+			}
+		}
+	}
+	return nil
 }
 
 func readSmall(tree fs.FS, name string) (string, error) {

@@ -13,6 +13,7 @@ type Manifest struct {
 	Version       string           `json:"version"`
 	Title         string           `json:"title"`
 	Format        string           `json:"format"`
+	Arch          Arch             `json:"arch"`
 	Size          int64            `json:"size"`
 	SHA256        string           `json:"sha256"`
 	BuildTime     int64            `json:"build_time"` // unix seconds; a machine's clock never starts before it

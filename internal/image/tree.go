@@ -33,26 +33,27 @@ type Tree struct {
 
 	Kernel    iso9660.File // the paths are set by Files
 	Initramfs iso9660.File
-	Loader    []iso9660.File // of LoaderDir: isolinux.bin and its modules
+	Loader    []iso9660.File // of LoaderDir: isolinux.bin and its modules; none leaves BIOS out
 	HybridMBR []byte         // isohdpfx.bin, may be nil
 	EFI       []iso9660.File // of EFIDir: systemd-boot by the name that firmware looks for; none leaves UEFI out
 }
 
 // Files returns the whole tree as it is on the platform p.
 func (t Tree) Files(p Platform) ([]iso9660.File, error) {
-	config, err := t.Command.isolinux(t.Title, p)
-	if err != nil {
-		return nil, fmt.Errorf("writing boot menu: %w", err)
-	}
 	kernel, initramfs := t.Kernel, t.Initramfs
 	kernel.Path, initramfs.Path = KernelPath, InitramfsPath
 	files := []iso9660.File{
 		iso9660.Bytes(SentinelPath, 0o444, nil),
 		iso9660.Bytes(VersionPath, 0o444, []byte(t.Version+"\n")),
-		iso9660.Bytes(LoaderConfig, 0o444, config),
 		kernel, initramfs,
 	}
-	files = append(files, t.Loader...)
+	if len(t.Loader) > 0 {
+		config, err := t.Command.isolinux(t.Title, p)
+		if err != nil {
+			return nil, fmt.Errorf("writing boot menu: %w", err)
+		}
+		files = append(append(files, t.Loader...), iso9660.Bytes(LoaderConfig, 0o444, config))
+	}
 	if len(t.EFI) > 0 {
 		more, err := t.Command.systemdBoot(t.Title, p)
 		if err != nil {

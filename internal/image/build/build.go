@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"debug/elf"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -48,10 +47,11 @@ func Image(ctx context.Context, o Options, f format.Format) (image.Manifest, err
 
 // builder is one build.
 type builder struct {
-	o     Options
-	cache packages.Cache
-	log   *slog.Logger
-	sink  progress.Sink
+	o      Options
+	target target
+	cache  packages.Cache
+	log    *slog.Logger
+	sink   progress.Sink
 
 	packer packer // with compression xz
 }
@@ -59,11 +59,15 @@ type builder struct {
 const workID = "image"
 
 func newBuilder(o Options) (*builder, error) {
+	if err := o.Command.Arch.Check(); err != nil {
+		return nil, err
+	}
+	t := targetOf(o.Command.Arch)
 	if o.Kernel == "" {
-		o.Kernel = DefaultKernel
+		o.Kernel = t.kernel
 	}
 	if o.Compression == "" {
-		o.Compression = DefaultCompression
+		o.Compression = t.compression
 	}
 	if o.Epoch.IsZero() {
 		o.Epoch = DefaultEpoch
@@ -71,12 +75,12 @@ func newBuilder(o Options) (*builder, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if err := errors.Join(checkRepository(o), o.Compression.check()); err != nil {
+	if err := errors.Join(checkRepository(o), t.check(o.Compression)); err != nil {
 		return nil, err
 	}
 	return &builder{
-		o: o, log: o.Log, sink: progress.Or(o.Progress),
-		cache: packages.Cache{Dir: o.Cache, Run: o.Run, Log: o.Log, Progress: o.Progress},
+		o: o, target: t, log: o.Log, sink: progress.Or(o.Progress),
+		cache: packages.Cache{Dir: o.Cache, Architecture: t.debian, Run: o.Run, Log: o.Log, Progress: o.Progress},
 	}, nil
 }
 
@@ -102,7 +106,7 @@ func (b *builder) phase(format string, args ...any) {
 // tree gathers everything and makes the boot tree.
 func (b *builder) tree(ctx context.Context) (image.Tree, image.Manifest, error) {
 	m := image.Manifest{
-		Schema: 1, Version: version.Number, BuildTime: b.o.Epoch.Unix(), Compression: string(b.o.Compression),
+		Schema: 1, Arch: b.o.Command.Arch.Or(), Version: version.Number, BuildTime: b.o.Epoch.Unix(), Compression: string(b.o.Compression),
 		Repository: image.Repository{
 			Name: b.o.Command.Repository, Servers: b.o.Command.Servers, URLs: b.o.Command.URLs, Path: b.o.Command.Path, Tag: b.o.Command.Tag,
 		},
@@ -170,8 +174,9 @@ func (b *builder) local(disk *ramdisk, m *image.Manifest) error {
 	switch {
 	case err != nil:
 		return fail.New(fail.Usage, "guest binary %s: %w", b.o.Guest, err)
-	case p.machine != elf.EM_X86_64:
-		return fail.New(fail.Usage, "guest binary %s is for %v, the kernel for x86-64", b.o.Guest, p.machine).Hint("build it with GOARCH=amd64")
+	case p.machine != b.target.machine:
+		return fail.New(fail.Usage, "guest binary %s is for %v, the image for %s", b.o.Guest, p.machine, b.o.Command.Arch.Or()).
+			Hint("build it with GOARCH=%s", b.target.debian)
 	case p.interp != "" || len(p.needed) > 0:
 		return fail.New(fail.Usage, "guest binary %s needs shared libraries", b.o.Guest).Hint("build it with CGO_ENABLED=0")
 	}
@@ -221,7 +226,10 @@ const (
 
 // gather gets the packages, from the cache if it can, and unpacks them.
 func (b *builder) gather(ctx context.Context, disk *ramdisk) (parts, error) {
-	request := []string{b.o.Kernel, busyboxPackage, toolsPackage, isolinuxPackage, syslinuxPackage, uefiPackage}
+	request := []string{b.o.Kernel, busyboxPackage, toolsPackage, uefiPackage}
+	if b.target.bios {
+		request = append(request, isolinuxPackage, syslinuxPackage)
+	}
 	if b.o.CAs {
 		request = append(request, caPackage)
 	}
@@ -240,6 +248,9 @@ func (b *builder) gather(ctx context.Context, disk *ramdisk) (parts, error) {
 		}
 	}
 	b.phase("resolving packages")
+	if err := b.cache.Update(ctx, b.o.Refresh); err != nil {
+		return parts{}, err
+	}
 	k, err := b.cache.Kernel(ctx, b.o.Kernel)
 	if err != nil {
 		return parts{}, err
@@ -307,9 +318,12 @@ func (b *builder) unpack(ctx context.Context, disk *ramdisk, pkgs []packages.Pac
 	steps := []step{
 		{toolsPackage, func(p string) error { return disk.takeTools(ctx, p) }},
 		{busyboxPackage, func(p string) error { return disk.takeBusybox(ctx, p) }},
-		{isolinuxPackage, func(p string) error { return all.takeIsolinux(ctx, p) }},
-		{syslinuxPackage, func(p string) error { return all.takeSyslinux(ctx, p) }},
-		{uefiPackage, func(p string) error { return all.takeSystemdBoot(ctx, p) }},
+		{uefiPackage, func(p string) error { return all.takeSystemdBoot(ctx, p, b.target) }},
+	}
+	if b.target.bios {
+		steps = append(steps,
+			step{isolinuxPackage, func(p string) error { return all.takeIsolinux(ctx, p) }},
+			step{syslinuxPackage, func(p string) error { return all.takeSyslinux(ctx, p) }})
 	}
 	if b.o.CAs {
 		steps = append(steps, step{caPackage, func(p string) error { return disk.takeCAs(ctx, p) }})

@@ -85,7 +85,10 @@ func TestRefusedBeforeAnythingRuns(t *testing.T) {
 		{"one key twice", func(o *build.Options) { o.Keys = append(o.Keys, o.Keys[0]) }, fail.Usage, "two keys"},
 		{"missing guest", func(o *build.Options) { o.Guest = "/nonexistent" }, fail.NotFound, "no guest binary"},
 		{"script as guest", func(o *build.Options) { o.Guest = o.Keys[0] }, fail.Usage, "guest binary"},
-		{"guest of another machine", func(o *build.Options) { o.Guest = program(t, elf.EM_AARCH64) }, fail.Usage, "x86-64"},
+		{"guest of another machine", func(o *build.Options) { o.Guest = program(t, elf.EM_AARCH64) }, fail.Usage, "EM_AARCH64, the image for x86_64"},
+		{"guest of this machine for another", func(o *build.Options) { o.Command.Arch = image.ARM }, fail.Usage, "EM_X86_64, the image for aarch64"},
+		{"unknown architecture", func(o *build.Options) { o.Command.Arch = "sparc" }, fail.Usage, "architecture"},
+		{"xz for another", func(o *build.Options) { o.Command.Arch, o.Compression = image.ARM, build.XZ }, fail.Usage, "x86-64"},
 		{"unknown compression", func(o *build.Options) { o.Compression = "lzo" }, fail.Usage, "compression"},
 		{"injected words", func(o *build.Options) { o.Command.Tag = "x init=/bin/sh" }, fail.Usage, "command line"},
 	} {

@@ -25,8 +25,6 @@ type Compression string
 const (
 	XZ   Compression = "xz"   // smallest; packed by xz of Debian's package
 	Zstd Compression = "zstd" // unpacks fastest; packed in process
-
-	DefaultCompression = XZ
 )
 
 // window is zstd's: larger than the initramfs gains nothing, smaller loses.

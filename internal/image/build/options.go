@@ -17,9 +17,9 @@ type Options struct {
 	Command     image.CommandLine // repository, servers, path, tag and further words
 	Keys        []string          // paths of the repository's master public keys, at least one
 	Guest       string            // path of mica-guest, an executable for the image's architecture
-	Kernel      string            // kernel package or metapackage; empty is linux-image-amd64
+	Kernel      string            // kernel package or metapackage; empty is Debian's standard one
 	Modules     []string          // modules besides the boot set
-	Compression Compression       // of the initramfs; empty is the default
+	Compression Compression       // of the initramfs; empty is xz for x86-64 and zstd for others
 	CAs         bool              // put Debian's bundle of certificate authorities in, for https servers
 	Cache       string            // folder for packages
 	Refresh     bool              // ask apt for the newest packages even if the cache would do
@@ -33,10 +33,6 @@ type Options struct {
 // DefaultEpoch is the time of an image when SOURCE_DATE_EPOCH does not say
 // another.
 var DefaultEpoch = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
-
-// DefaultKernel is Debian's metapackage of the standard kernel. The cloud one
-// lacks AHCI, 9p, VirtualBox's drivers and USB storage.
-const DefaultKernel = "linux-image-amd64"
 
 // ParseEpoch reads SOURCE_DATE_EPOCH; empty is DefaultEpoch.
 func ParseEpoch(text string) (time.Time, error) {

@@ -95,17 +95,17 @@ func (p *parts) takeSyslinux(ctx context.Context, name string) error {
 }
 
 // takeSystemdBoot takes the loader for UEFI firmware.
-func (p *parts) takeSystemdBoot(ctx context.Context, name string) error {
+func (p *parts) takeSystemdBoot(ctx context.Context, name string, t target) error {
 	const dir = "usr/lib/systemd/boot/efi"
 	files, err := read(ctx, name, func(p string) bool { return path.Dir(p) == dir })
 	if err != nil {
 		return err
 	}
-	data, err := files.find("systemd-bootx64.efi", dir)
+	data, err := files.find(t.loader, dir)
 	if err != nil {
 		return err
 	}
-	p.efi = append(p.efi, iso9660.Bytes(path.Join(image.EFIDir, "BOOTX64.EFI"), 0o444, data))
+	p.efi = append(p.efi, iso9660.Bytes(path.Join(image.EFIDir, t.efi), 0o444, data))
 	return nil
 }
 

@@ -146,6 +146,14 @@ func TestISOFirmware(t *testing.T) {
 		c, err := format.ISO.Open(bytes.NewReader(data), int64(len(data)))
 		if diff := cmp.Diff(tc.want, c.Firmware); err != nil || diff != "" {
 			t.Errorf("firmware (%v, -want +got):\n%s", err, diff)
+			continue
+		}
+		words, err := tc.tree.Command.Words(image.Platforms()[0], image.Debug)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, err := image.Describe(c.Files); err != nil || d.CommandLine[image.Debug] != strings.Join(words, " ") || len(d.CommandLine) != 2 {
+			t.Errorf("image that starts by %q: Describe = %+v, %v", tc.want, d, err)
 		}
 	}
 }

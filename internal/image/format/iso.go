@@ -11,10 +11,7 @@ import (
 	"github.com/micavm/mica/internal/iso9660"
 )
 
-const (
-	loader  = image.LoaderDir + "/isolinux.bin"
-	catalog = image.LoaderDir + "/boot.cat"
-)
+const loader = image.LoaderDir + "/isolinux.bin"
 
 // ISO starts from a CD and, with a hybrid boot sector, from a disk: by BIOS and
 // by UEFI.
@@ -59,10 +56,11 @@ var ISO = Format{
 		}
 		v := iso9660.Volume{
 			Label: image.Label, Publisher: "MICA", Files: files, Time: t.Time, RockRidge: true, Joliet: true,
-			HybridMBR: t.HybridMBR, Catalog: catalog,
+			HybridMBR: t.HybridMBR, Catalog: "boot.cat",
 		}
 		if len(t.Loader) > 0 {
 			v.Boot = append(v.Boot, iso9660.BootImage{Path: loader, InfoTable: true})
+			v.Catalog = image.LoaderDir + "/" + v.Catalog
 		}
 		if len(t.EFI) > 0 {
 			efi, err := systemPartition(files)

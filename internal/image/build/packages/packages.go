@@ -35,10 +35,11 @@ type Package struct {
 
 // Cache is a folder of packages. It may be used by several processes at once.
 type Cache struct {
-	Dir      string
-	Run      run.Runner
-	Log      *slog.Logger  // nil discards
-	Progress progress.Sink // nil discards
+	Dir          string
+	Architecture string // of the packages, as Debian calls it; empty is that of this computer
+	Run          run.Runner
+	Log          *slog.Logger  // nil discards
+	Progress     progress.Sink // nil discards
 }
 
 // Path is where a package of the cache lies.
@@ -52,7 +53,11 @@ type lock struct {
 }
 
 func (c Cache) lockFile(request []string) string {
-	sum := sha256.Sum256([]byte(strings.Join(request, "\n")))
+	key := strings.Join(request, "\n")
+	if c.foreign() {
+		key += "\n" + c.Architecture
+	}
+	sum := sha256.Sum256([]byte(key))
 	return filepath.Join(c.Dir, "lock-"+hex.EncodeToString(sum[:8])+".json")
 }
 
@@ -102,7 +107,7 @@ func (c Cache) Depends(ctx context.Context, name string) ([]string, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	r, err := c.Run.Run(ctx, run.Command{Name: "apt-cache", Args: []string{"depends", "--important", name}})
+	r, err := c.Run.Run(ctx, c.apt("apt-cache", "", "depends", "--important", name))
 	if err != nil {
 		return nil, explain(fmt.Errorf("looking up what package %s needs: %w", name, err))
 	}
@@ -154,7 +159,7 @@ func (c Cache) Fetch(ctx context.Context, names []string) ([]Package, error) {
 		return nil, fmt.Errorf("making package cache: %w", err)
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // best effort
-	r, err := c.Run.Run(ctx, run.Command{Name: "apt-get", Args: append([]string{"download", "--print-uris"}, names...), Dir: dir})
+	r, err := c.Run.Run(ctx, c.apt("apt-get", dir, append([]string{"download", "--print-uris"}, names...)...))
 	if err != nil {
 		return nil, explain(fmt.Errorf("looking up packages: %w", err))
 	}
@@ -196,7 +201,7 @@ func (c Cache) download(ctx context.Context, dir string, files []remote, total i
 	for _, f := range files {
 		args = append(args, f.name+"="+f.version)
 	}
-	if _, err := c.Run.Run(ctx, run.Command{Name: "apt-get", Args: args, Dir: dir}); err != nil {
+	if _, err := c.Run.Run(ctx, c.apt("apt-get", dir, args...)); err != nil {
 		return explain(fmt.Errorf("downloading packages: %w", err))
 	}
 	for _, f := range files {

@@ -164,6 +164,50 @@ func TestUnknownPackageAndNames(t *testing.T) {
 	}
 }
 
+// TestForeign asks for packages of an architecture that no computer here has: apt
+// gets state of its own, and its lists once.
+func TestForeign(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "cache")
+	state := filepath.Join(dir, "apt-sparc")
+	options := " -o APT::Architecture=sparc -o APT::Architectures=sparc -o APT::Sandbox::User=root -o Acquire::Languages=none -o Dir::State=" + state +
+		" -o Dir::State::status=/dev/null -o Dir::Cache=" + filepath.Join(state, "cache")
+	update := "apt-get" + options + " update -q -o APT::Update::Error-Mode=any"
+	replay := run.NewReplay(
+		run.Exchange{Line: update, Code: 100, Stderr: "E: no network\n"},
+		run.Exchange{Line: update}, run.Exchange{Line: update},
+		run.Exchange{Line: "apt-cache" + options + " depends --important linux-image-sparc", Stdout: "linux-image-sparc\n  Depends: linux-image-6\n"},
+		run.Exchange{Line: "apt-get" + options + " download --print-uris thing", Code: 100, Stderr: "E: Unable to locate package thing\n"},
+	)
+	c := packages.Cache{Dir: dir, Architecture: "sparc", Run: replay}
+	if err := c.Update(t.Context(), false); !fail.Is(err, fail.Refused) || !strings.Contains(err.Error(), "no network") {
+		t.Errorf("Update without a network = %v", err)
+	}
+	for _, anew := range []bool{false, false, true} { // the second has them
+		if err := c.Update(t.Context(), anew); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if name, err := c.Kernel(t.Context(), "linux-image-sparc"); name != "linux-image-6" || err != nil {
+		t.Errorf("Kernel = %q, %v", name, err)
+	}
+	if _, err := c.Fetch(t.Context(), []string{"thing"}); !fail.Is(err, fail.Refused) {
+		t.Errorf("Fetch = %v, want what apt refused", err)
+	}
+	if err := c.Lock([]string{"thing"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Locked([]string{"thing"}); err != nil {
+		t.Errorf("Locked = %v", err)
+	}
+	c.Architecture = ""
+	if _, err := c.Locked([]string{"thing"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Locked of this computer's architecture = %v, want none", err)
+	}
+	if err := c.Update(t.Context(), true); err != nil { // runs nothing: the transcript is at its end
+		t.Errorf("Update of this computer's own lists = %v", err)
+	}
+}
+
 func TestDependsAndKernel(t *testing.T) {
 	c, _ := setup(t)
 	got, err := c.Depends(t.Context(), "e2fsprogs")
