@@ -44,6 +44,8 @@ func newRepo(a *app) *cobra.Command {
 		newRepoCat(a),
 		newRepoFind(a),
 		newRepoGet(a),
+		newRepoConfig(a),
+		newRepoProxyScript(a),
 		newRepoProfile(a),
 		newRepoSlice(a),
 	)

@@ -25,7 +25,7 @@ func newRepoMount(a *app) *cobra.Command {
 	var s repoSource
 	var foreground, suid, private, child bool
 	cmd := &cobra.Command{
-		Use:   "mount URL|DIR MOUNTPOINT",
+		Use:   "mount URL|DIR|NAME MOUNTPOINT",
 		Short: "Mount a repository",
 		Long: `Mount a repository, read-only, at an existing directory. It follows the newest
 revision unless --tag or --root-hash fix one. Unmount it with umount. Mounting

@@ -23,17 +23,22 @@ import (
 // repoSource are the flags that say which repository, and where from.
 type repoSource struct {
 	name, cache, tag, rootHash, proxy string
+	config                            string
 	keys, servers                     []string
 	quota                             int64
 	timeout                           time.Duration
+
+	given func(flag string) bool // on the command line
 }
 
 func (s *repoSource) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
+	s.given = f.Changed
+	configFlag(cmd, &s.config)
 	f.StringVar(&s.name, "name", "", "name of the repository (default: last part of its URL)")
-	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key (default: NAME.pub in the folder keys below MICA_HOME)")
+	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key (default: NAME.pub in the folder keys below MICA_HOME, then what 'mica repo config' shows)")
 	f.StringSliceVar(&s.servers, "server", nil, "further base URLs to fall back to")
-	f.StringVar(&s.proxy, "proxy", "DIRECT", "proxies, as in CVMFS_HTTP_PROXY")
+	f.StringVar(&s.proxy, "proxy", "DIRECT", "proxies, as in CVMFS_HTTP_PROXY; auto runs the proxy script of the network")
 	f.StringVar(&s.cache, "cache", "", "cache directory (default: one for the repository below the user's cache directory)")
 	f.Int64Var(&s.quota, "quota", 4000, "megabytes the cache may take, 0 for no limit")
 	f.StringVar(&s.tag, "tag", "", "show the revision of this tag")
@@ -42,10 +47,21 @@ func (s *repoSource) flags(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("tag", "root-hash")
 }
 
-// options makes client options for the repository at a URL or in a directory.
+// options makes client options for the repository at a URL, in a directory, or
+// of a name that the configuration knows.
 func (s *repoSource) options(a *app, source string) (client.Options, error) {
 	opt := client.Options{Name: s.name, Proxies: s.proxy, Quota: s.quota << 20, Timeout: s.timeout, CacheDir: s.cache, Log: a.log}
-	for _, from := range append([]string{source}, s.servers...) {
+	sources := append([]string{source}, s.servers...)
+	if isRepositoryName(source) {
+		if err := s.configured(a, source, &opt); err != nil {
+			return opt, err
+		}
+		sources = s.servers
+	}
+	if err := s.discovery(a, &opt.Network); err != nil {
+		return opt, err
+	}
+	for _, from := range sources {
 		if !strings.Contains(from, "://") {
 			abs, err := filepath.Abs(from)
 			if err != nil {
@@ -66,9 +82,14 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 		if err != nil {
 			return opt, fail.New(fail.Usage, "--root-hash: %w", err)
 		}
-		opt.Pin.RootHash = h
+		opt.Pin = client.Pin{RootHash: h}
 	}
-	opt.Pin.Tag = s.tag
+	if s.tag != "" {
+		opt.Pin = client.Pin{Tag: s.tag}
+	}
+	if len(s.keys) > 0 {
+		opt.MasterKeys = nil
+	}
 	for _, file := range s.keys {
 		pem, err := os.ReadFile(file)
 		if err != nil {
@@ -81,12 +102,17 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 		opt.MasterKeys = append(opt.MasterKeys, keys...)
 	}
 	if len(s.keys) == 0 && s.rootHash == "" {
-		var err error
-		if opt.MasterKeys, err = a.publicKeys("", "", opt.Name); err != nil {
+		own, err := a.publicKeys("", "", opt.Name)
+		if err != nil {
 			return opt, err
 		}
+		if len(own) > 0 {
+			opt.MasterKeys = own
+		} else if len(opt.MasterKeys) == 0 {
+			opt.MasterKeys = configuredKeys(a, s.config, opt.Name)
+		}
 	}
-	if len(opt.MasterKeys) == 0 && s.rootHash == "" {
+	if len(opt.MasterKeys) == 0 && opt.Pin.RootHash.IsZero() {
 		return opt, fail.New(fail.Usage, "no key to verify repository %q with", opt.Name).
 			Hint("give the file of its public master key with --key").
 			Hint("or the hash of a root catalogue you trust with --root-hash")
@@ -210,7 +236,7 @@ func newRepoLs(a *app) *cobra.Command {
 	var s repoSource
 	var output string
 	cmd := &cobra.Command{
-		Use:   "ls URL|DIR [PATH]",
+		Use:   "ls URL|DIR|NAME [PATH]",
 		Short: "List a directory of a repository without mounting it",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -256,7 +282,7 @@ func newRepoStat(a *app) *cobra.Command {
 	var s repoSource
 	var output string
 	cmd := &cobra.Command{
-		Use:   "stat URL|DIR PATH...",
+		Use:   "stat URL|DIR|NAME PATH...",
 		Short: "Show what a repository says about paths",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -297,7 +323,7 @@ func newRepoStat(a *app) *cobra.Command {
 func newRepoCat(a *app) *cobra.Command {
 	var s repoSource
 	cmd := &cobra.Command{
-		Use:   "cat URL|DIR PATH...",
+		Use:   "cat URL|DIR|NAME PATH...",
 		Short: "Write files of a repository to standard output",
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -336,7 +362,7 @@ func newRepoFind(a *app) *cobra.Command {
 	var s repoSource
 	var output, pattern, kind string
 	cmd := &cobra.Command{
-		Use:   "find URL|DIR [PATH]",
+		Use:   "find URL|DIR|NAME [PATH]",
 		Short: "List everything below a directory of a repository",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -398,7 +424,7 @@ func walkRepo(ctx context.Context, r *client.Repository, p string, f func(string
 func newRepoGet(a *app) *cobra.Command {
 	var s repoSource
 	cmd := &cobra.Command{
-		Use:   "get URL|DIR PATH DEST",
+		Use:   "get URL|DIR|NAME PATH DEST",
 		Short: "Copy a file or a tree out of a repository",
 		Long: `Copy a file or a tree out of a repository to DEST, which must not exist. Modes
 and modification times are kept; owners, devices, pipes and sockets are not.`,
