@@ -38,7 +38,12 @@ func boot(t *testing.T, args ...string) *vm {
 // power is boot without the CD.
 func power(t *testing.T, args ...string) *vm {
 	t.Helper()
-	qemu := tier.Tool(t, "qemu-system-x86_64")
+	return emulate(t, tier.Tool(t, "qemu-system-x86_64"), append([]string{"-machine", "q35"}, args...)...)
+}
+
+// emulate starts a program of QEMU.
+func emulate(t *testing.T, qemu string, args ...string) *vm {
+	t.Helper()
 	socket := filepath.Join(shortDir(t), "serial")
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
@@ -46,7 +51,7 @@ func power(t *testing.T, args ...string) *vm {
 	}
 	defer listener.Close()
 	args = append([]string{
-		"-machine", "q35", "-accel", "tcg,thread=multi", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-accel", "tcg,thread=multi", "-m", "1024", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-device", "virtio-rng-pci", "-serial", "unix:" + socket,
 	}, args...)
 	v := &vm{t: t, cmd: exec.CommandContext(t.Context(), qemu, args...), done: make(chan struct{})} //nolint:gosec // a test

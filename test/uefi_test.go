@@ -5,11 +5,13 @@ import (
 	"encoding/binary"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/micavm/mica/internal/stage"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // TestUEFI boots the demo's image by UEFI firmware: as a CD beside an empty disk,
@@ -72,14 +74,50 @@ func TestUEFI(t *testing.T) {
 	})
 }
 
+// TestUEFIOnARM builds an image for ARM machines and boots it, as a CD, until the
+// guest has looked at the machine. The kernel is some 60 MB to fetch at first.
+func TestUEFIOnARM(t *testing.T) {
+	dir := assets(t)
+	qemu := tier.Tool(t, "qemu-system-aarch64")
+	guest, iso := filepath.Join(t.TempDir(), "mica-guest"), filepath.Join(t.TempDir(), "arm.iso")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", guest, "../cmd/mica-guest")
+	build.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building the guest: %v\n%s", err, out)
+	}
+	m := newMica(t)
+	m.run("image", "build", "--arch", "aarch64", "-o", iso, "--guest", guest, "--repository", repositoryName,
+		"--key", filepath.Join(dir, "keys", repositoryName+".pub"), "--server", "127.0.0.1", "--cache", "../build/packages-arm")
+	shown := m.run("image", "show", iso)
+	if !strings.Contains(shown, "starts by EFI, EFI from a disk") {
+		t.Errorf("image show:\n%s", shown)
+	}
+	v := emulate(t, qemu, append(flash(t, "/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+		"-machine", "virt", "-cpu", "cortex-a72", "-device", "virtio-scsi-pci",
+		"-drive", "if=none,id=boot,media=cdrom,format=raw,readonly=on,file="+iso, "-device", "scsi-cd,drive=boot,bootindex=0",
+		"-drive", "if=none,id=disk,format=raw,file="+disk(t, "empty", 4096, nil), "-device", "virtio-blk-pci,drive=disk")...)
+	if e := v.event("modules", stage.Done); !strings.Contains(e.Detail, "arm64") {
+		t.Errorf("modules stage: %q, want those of a kernel for ARM", e.Detail)
+	}
+	if e := v.event("scan", stage.Done); !strings.Contains(e.Detail, "sr0") || !strings.Contains(e.Detail, "vda") {
+		t.Errorf("scan stage: %q, want the CD drive and the disk", e.Detail)
+	}
+	v.stop()
+}
+
 // uefi are QEMU's arguments for UEFI firmware with variables of its own, from
 // Debian's package ovmf.
 func uefi(t *testing.T) []string {
 	t.Helper()
-	const code, template = "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"
-	data, err := os.ReadFile(template)
+	return flash(t, "/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd")
+}
+
+// flash are the arguments for firmware with a copy of those variables.
+func flash(t *testing.T, code, template string) []string {
+	t.Helper()
+	data, err := os.ReadFile(template) //nolint:gosec // of a package
 	if err != nil {
-		t.Fatalf("%v (package ovmf; scripts/setup.sh installs it)", err)
+		t.Fatalf("%v (scripts/setup.sh installs it)", err)
 	}
 	vars := filepath.Join(t.TempDir(), "vars.fd")
 	if err := os.WriteFile(vars, data, 0o600); err != nil {
