@@ -83,8 +83,8 @@ const oldest = 7_001_000
 // runs, the program is asked for its version.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) { return d.probe(ctx, d.uri) }
 
-// ProbeFor is Probe of the daemon that a machine names, which may be another
-// than the one of machines that name none.
+// ProbeFor is Probe of a machine: the daemon that a machine names may be
+// another than that of machines that name none.
 func (d *Driver) ProbeFor(ctx context.Context, s machine.Spec) (machine.Report, error) {
 	o, err := d.options(s)
 	if err != nil {

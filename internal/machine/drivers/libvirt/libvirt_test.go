@@ -314,6 +314,7 @@ func TestStartFailed(t *testing.T) {
 		"write failed: No space left on device":                                                        fail.Failed,
 		"-netdev user,id=mica0: Parameter 'type' expects a netdev backend type":                        fail.HostLacks,
 		`qemu-system-x86_64: -blockdev {"node-name":"x"}: Failed to get "write" lock`:                  fail.Conflict,
+		"cannot initialize fsdev 'fsdev-fs0': failed to open '/home/u': Permission denied":             fail.HostLacks,
 		"Requested operation is not valid: network 'default' is not active":                            fail.HostLacks,
 	} {
 		err := libvirt.StartFailed(plain(), errors.New(text))

@@ -56,7 +56,11 @@ func sshArgs(e endpoint) []string {
 func (d *Driver) dialSSH(e endpoint) (net.Conn, error) {
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background()) // as long as the connection
-	p := &sshPipe{Conn: near, host: e.host, cancel: cancel, ended: make(chan struct{})}
+	host := e.host
+	if e.user != "" {
+		host = e.user + "@" + host
+	}
+	p := &sshPipe{Conn: near, host: host, cancel: cancel, ended: make(chan struct{})}
 	go func() { // ends with ssh, which Close ends
 		_, p.err = d.run.Run(ctx, run.Command{Name: "ssh", Args: sshArgs(e), Stdin: far, Stdout: far})
 		_ = far.Close()

@@ -183,6 +183,10 @@ func startFailed(s machine.Spec, err error) error {
 		return &machine.PortTaken{Port: port, Err: err}
 	}
 	switch {
+	case has("Permission denied") && has("fsdev", "virtiofsd"):
+		return fail.New(fail.HostLacks, "libvirt's QEMU may not look into a shared folder: %w", err).
+			Hint("let its user in: 'setfacl -m u:libvirt-qemu:x' for each folder above, and rwX for what is in it").
+			Hint("or make the machine under your own daemon: --option uri=%s", sessionURI)
 	case has("Permission denied") && has("storage file", "Could not open", "search permissions", "Failed to open"):
 		return fail.New(fail.HostLacks, "libvirt's QEMU may not use the machine's files: %w", err).
 			Hint("make the machine anew with its files in a storage pool: --option pool=%s", defaultPool).
