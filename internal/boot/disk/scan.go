@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 
@@ -72,7 +73,7 @@ func Scan(ctx context.Context, roots Roots) ([]Device, error) {
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(groups, func(a, b []Device) int { return natural(a[0].Name, b[0].Name) })
+	sort.Slice(groups, func(i, j int) bool { return natural(groups[i][0].Name, groups[j][0].Name) < 0 })
 	return slices.Concat(groups...), nil
 }
 
@@ -269,7 +270,7 @@ func partitions(roots Roots, dir string, d Device, busy map[string]bool) []Devic
 			InUse: d.InUse || taken(sub, busy),
 		})
 	}
-	slices.SortFunc(parts, func(a, b Device) int { return a.Partition - b.Partition })
+	sort.Slice(parts, func(i, j int) bool { return parts[i].Partition < parts[j].Partition })
 	return parts
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -30,7 +31,7 @@ func Links(sys string) ([]Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing network interfaces: %w", err)
 	}
-	slices.SortFunc(all, func(a, b netlink.Link) int { return a.Attrs().Index - b.Attrs().Index })
+	sort.Slice(all, func(i, j int) bool { return all[i].Attrs().Index < all[j].Attrs().Index })
 	var links []Link
 	for _, l := range all {
 		attrs := l.Attrs()

@@ -140,13 +140,13 @@ func readFile(files fs.FS, name string, limit int) ([]byte, error) {
 // labelled sorts media so that those with one of the labels come first, and
 // otherwise leaves their order.
 func labelled(media []medium, labels ...string) []medium {
-	rank := func(m medium) int {
+	var with, without []medium
+	for _, m := range media {
 		if slices.Contains(labels, m.Label) {
-			return 0
+			with = append(with, m)
+		} else {
+			without = append(without, m)
 		}
-		return 1
 	}
-	media = slices.Clone(media)
-	slices.SortStableFunc(media, func(a, b medium) int { return rank(a) - rank(b) })
-	return media
+	return append(with, without...)
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -115,8 +116,9 @@ func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
 	}
 	c.emptyQuarantine()
 	keep := c.allPins()
-	slices.SortFunc(files, func(a, b file) int {
-		return cmp.Or(a.used.Compare(b.used), bytes.Compare(a.hash.Digest[:], b.hash.Digest[:]))
+	sort.Slice(files, func(i, j int) bool {
+		a, b := files[i], files[j]
+		return cmp.Or(a.used.Compare(b.used), bytes.Compare(a.hash.Digest[:], b.hash.Digest[:])) < 0
 	})
 	var freed int64
 	count := 0

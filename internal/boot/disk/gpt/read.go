@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 	"unicode/utf16"
 )
@@ -287,6 +288,6 @@ func ParseGUID(text string) ([16]byte, error) {
 
 func sortedByStart(entries []Entry) []Entry {
 	sorted := slices.Clone(entries)
-	slices.SortFunc(sorted, func(a, b Entry) int { return int(min(max(a.Start-b.Start, -1), 1)) })
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Start < sorted[j].Start })
 	return sorted
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 )
 
 // Content is what a device holds.
@@ -83,7 +84,7 @@ func Read(r io.ReaderAt, size int64) (Content, error) {
 	if len(found) == 0 {
 		return Content{}, nil
 	}
-	slices.SortStableFunc(found, func(a, b signature) int { return strength(a.usage) - strength(b.usage) })
+	sort.SliceStable(found, func(i, j int) bool { return strength(found[i].usage) < strength(found[j].usage) })
 	first := found[0]
 	c := Content{Type: first.kind, Usage: first.usage, Label: first.label, UUID: first.uuid, Size: first.size, Ext: first.ext}
 	for _, s := range found {
