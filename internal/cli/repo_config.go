@@ -166,8 +166,8 @@ not followed: two clients cannot look after one cache at the same time.`,
 				columns: []column[configEntry]{
 					{head: "KIND", cell: func(e configEntry) string { return e.Kind }},
 					{head: "NAME", cell: func(e configEntry) string { return printable(e.Name) }},
-					{head: "VALUE", cell: func(e configEntry) string { return printable(e.Value) }},
 					{head: "ORIGIN", cell: func(e configEntry) string { return printable(e.Origin) }},
+					{head: "VALUE", cell: func(e configEntry) string { return printable(e.Value) }},
 				},
 			}
 			servers, _ := c.Lookup("CVMFS_SERVER_URL")
