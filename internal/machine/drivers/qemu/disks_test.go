@@ -340,3 +340,30 @@ func TestSmallDataDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestKilledCreate clears what a command left that was killed while it made a
+// machine: of that only the Spec is known.
+func TestKilledCreate(t *testing.T) {
+	t.Parallel()
+	d := newFake(t)
+	s := order(t, machine.Disk{MiB: 10}, machine.Disk{Path: filepath.Join(t.TempDir(), "mine"), Format: "raw"}, machine.Disk{MiB: 10})
+	s.Firmware = machine.UEFI
+	must(t, "writing", os.WriteFile(s.Disks[1].Path, []byte("the user's"), 0o600))
+	left := []string{"config.iso", "firmware.json", "vars.fd", "disk1.qcow2", "disk3.qcow2", "disk.raw"}
+	for made := range len(left) {
+		for _, name := range left[:made+1] {
+			must(t, "writing", os.WriteFile(s.Path(name), []byte("half"), 0o600))
+		}
+		i := machine.Instance{Spec: s}
+		if want, got := made == len(left)-1, state(t, d, i); (got != machine.Absent) != want {
+			t.Errorf("with %v: State = %q", left[:made+1], got)
+		}
+		must(t, "Destroy", d.Destroy(t.Context(), i))
+		if rest, err := os.ReadDir(s.Dir); err != nil || len(rest) != 1 {
+			t.Errorf("with %v: left: %v, %v", left[:made+1], rest, err)
+		}
+	}
+	if data, err := os.ReadFile(s.Disks[1].Path); err != nil || string(data) != "the user's" {
+		t.Errorf("the user's disk holds %q, %v", data, err)
+	}
+}
