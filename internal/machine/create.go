@@ -54,7 +54,7 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 	if err := f.checkShares(o.Spec.Shares); err != nil {
 		return Report{}, err
 	}
-	report, err := d.Probe(ctx)
+	report, err := probe(ctx, d, o.Spec)
 	if err != nil {
 		return report, err
 	}
@@ -75,6 +75,14 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 		}
 	}
 	return report, f.checkPorts(ctx, o.Spec)
+}
+
+// probe asks the platform that the Spec is for.
+func probe(ctx context.Context, d Driver, s Spec) (Report, error) {
+	if p, ok := d.(Prober); ok {
+		return p.ProbeFor(ctx, s)
+	}
+	return d.Probe(ctx)
 }
 
 func taken(name string) error {

@@ -155,16 +155,27 @@ func checkMemory(free int64) Finding {
 }
 
 func (f *Fleet) checkImages(getenv func(string) string) Finding {
+	if named := getenv("MICA_IMAGE"); IsURL(named) {
+		return Finding{Part: "image", Health: Fine, Detail: named + " (fetched when a machine is made of it)"}
+	}
+	image, detail := Image{}, ""
 	path, err := FindImage(f.Home, "", getenv)
 	if err == nil {
-		err = checkBootImage(path)
+		image.Path, detail = path, path
+		image.Format, err = imageFormat(path, path, "")
+	}
+	if err == nil {
+		err = checkImage(image)
 	}
 	if err != nil {
 		found := problem("image", err)
 		found.Health = Warning // one may be named at every create
 		return found
 	}
-	return Finding{Part: "image", Health: Fine, Detail: path}
+	if image.Format != "" {
+		detail += " (a disk image, " + image.Format + ")"
+	}
+	return Finding{Part: "image", Health: Fine, Detail: detail}
 }
 
 func checkSSH() Finding {

@@ -70,6 +70,32 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
+// TestDoctorImage names images of every kind that MICA_IMAGE may.
+func TestDoctorImage(t *testing.T) {
+	w := newWorld(t, drivertest.Guest{})
+	for _, tc := range []struct {
+		image, detail string
+		health        machine.Health
+	}{
+		{w.iso, w.iso, machine.Fine},
+		{diskFile(t, "cloud.img", qcow2Head, 1<<20), "(a disk image, qcow2)", machine.Fine},
+		{diskFile(t, "based.qcow2", qcow2Based, 1<<20), "based on another image", machine.Warning},
+		{diskFile(t, "page.html", "<html>", 1<<20), "page.html", machine.Warning},
+		{"https://images.example/debian.qcow2", "fetched when", machine.Fine},
+	} {
+		found := machine.Finding{}
+		getenv := func(name string) string { return map[string]string{"MICA_IMAGE": tc.image}[name] }
+		err := w.Doctor(t.Context(), false, getenv, func(f machine.Finding) {
+			if f.Part == "image" {
+				found = f
+			}
+		})
+		if err != nil || found.Health != tc.health || !strings.Contains(found.Detail, tc.detail) {
+			t.Errorf("image %s: %+v, %v; want %s and %q", tc.image, found, err, tc.health, tc.detail)
+		}
+	}
+}
+
 const secretContext = `[amiconfig]
 plugins=cernvm
 [cernvm]

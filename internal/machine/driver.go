@@ -138,6 +138,11 @@ type (
 	Forwarder interface {
 		SetForwards(ctx context.Context, i Instance, forwards []Forward) error
 	}
+	// Prober is Probe of the platform that a Spec asks for by its options, where
+	// that may be another than the one of machines that ask for none.
+	Prober interface {
+		ProbeFor(ctx context.Context, s Spec) (Report, error)
+	}
 	// Checker refuses a Spec that the platform cannot carry out, before anything
 	// is made of it, where Report.Features and Report.Options do not say enough:
 	// a network that is not there, a value an option does not take. It has no

@@ -21,6 +21,7 @@ var (
 	States         = states
 	Actions        = actions
 	CheckBootImage = checkBootImage
+	TooMuchOf      = tooMuch
 )
 
 // FeedEvents returns the events in console output that comes in pieces.
@@ -32,3 +33,6 @@ func FeedEvents(pieces ...[]byte) []stage.Event {
 	}
 	return all
 }
+
+// ReadRecords reads the records of all machines and says how many there are.
+func (f *Fleet) ReadRecords() int { return len(f.records("")) }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/micavm/mica/internal/fail"
@@ -181,11 +182,29 @@ func (f *Fleet) start(ctx context.Context, h *held) error {
 			return noSpace(err)
 		}
 		if port.Port == 0 || taken[port.Port] || !h.isAuto(port.Port) {
-			return fail.New(fail.Conflict, "starting %q: %w", h.spec().Name, err).
-				Hint("end the program that listens there, or make the machine anew with another --port or --forward")
+			return h.portLost(port.Port, err)
 		}
 		taken[port.Port] = true
 	}
+}
+
+// portLost says what to do about a port that the user named and another program
+// holds. A machine that is only being made will be gone by then.
+func (h *held) portLost(port int, err error) error {
+	lost := fail.New(fail.Conflict, "starting %q: %w", h.spec().Name, err)
+	if !slices.ContainsFunc(h.Journal, func(s Step) bool { return s.Step == "complete" }) {
+		return lost.Hint("end the program that listens there, or name another --port or --forward")
+	}
+	if _, ok := h.driver.(Forwarder); !ok {
+		return lost.Hint("end the program that listens there")
+	}
+	for _, fwd := range h.spec().Forwards {
+		if fwd.Host == port {
+			return lost.Hint("end the program that listens there, or take another port: 'mica forward remove %s %d', then 'mica forward add %s auto:%d'",
+				h.spec().Name, port, h.spec().Name, fwd.Guest)
+		}
+	}
+	return lost.Hint("end the program that listens there, or take other ports: 'mica forward list %s' shows them", h.spec().Name)
 }
 
 func (r *Record) isAuto(port int) bool {

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"regexp"
 	"runtime"
 	"slices"
@@ -56,6 +57,31 @@ func AtOnce(s Spec) int {
 		n = min(n, max(1, int(free/(int64(s.MemoryMiB)*mebi))))
 	}
 	return n
+}
+
+// TooMuch says that count machines of that size, if all of them run, want more
+// memory than the computer has, and is empty where they do not. That is no
+// error: they need not run at the same time.
+func TooMuch(s Spec, count int) string {
+	total, ok := memoryTotal()
+	if !ok {
+		return ""
+	}
+	return tooMuch(s, count, total)
+}
+
+func tooMuch(s Spec, count int, total int64) string {
+	const gibi = 1 << 30
+	each := float64(s.MemoryMiB) * mebi
+	want := each * float64(count)
+	switch {
+	case want <= float64(total):
+		return ""
+	case count == 1:
+		return fmt.Sprintf("%.1f GiB of memory are more than the %.1f GiB this computer has", want/gibi, float64(total)/gibi)
+	}
+	return fmt.Sprintf("%d machines with %d MiB of memory each want %.1f GiB, and this computer has %.1f GiB: about %d of them can run at a time",
+		count, s.MemoryMiB, want/gibi, float64(total)/gibi, max(1, int(float64(total)/each)))
 }
 
 // Each runs do for every name, at most atOnce at a time, each name in its turn.

@@ -231,3 +231,59 @@ func TestValidateTheRest(t *testing.T) {
 		t.Errorf("Validate of a plain machine: %v", err)
 	}
 }
+
+func TestTooMuch(t *testing.T) {
+	const gibi = 1 << 30
+	for _, tc := range []struct {
+		mib, count int
+		want       string
+	}{
+		{2048, 8, ""},
+		{2048, 9, "about 8 of them"},
+		{16384, 1, ""},
+		{20480, 1, "20.0 GiB of memory are more than the 16.0 GiB"},
+		{20480, 2, "about 1 of them"},
+	} {
+		got := machine.TooMuchOf(machine.Spec{MemoryMiB: tc.mib}, tc.count, 16*gibi)
+		if (got == "") != (tc.want == "") || !strings.Contains(got, tc.want) {
+			t.Errorf("%d machines of %d MiB: told %q, want %q", tc.count, tc.mib, got, tc.want)
+		}
+	}
+}
+
+// TestPortHeld sees that a port which was named and is lost has a remedy that
+// works: one for a machine that is there, another for one that was to be made.
+func TestPortHeld(t *testing.T) {
+	w := newWorld(t, drivertest.Guest{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := orderOf("m", w.iso)
+	o.Off, o.Spec.Forwards = true, []machine.Forward{{Host: port, Guest: 80}}
+	if _, err := w.Create(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = w.Start(t.Context(), "m")
+	want := fmt.Sprintf("'mica forward remove m %d', then 'mica forward add m auto:80'", port)
+	if !fail.Is(err, fail.Conflict) || !strings.Contains(fmt.Sprint(fail.Hints(err)), want) {
+		t.Errorf("Start = %v, hints %q; want class Conflict and %s", err, fail.Hints(err), want)
+	}
+	if _, err := w.RemoveForwards(t.Context(), "m", []int{port}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.AddForwards(t.Context(), "m", []machine.Forward{{Guest: 80, Auto: true}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Start(t.Context(), "m"); err != nil {
+		t.Errorf("Start after what was said: %v", err)
+	}
+}

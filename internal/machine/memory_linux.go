@@ -8,13 +8,18 @@ import (
 
 // memoryFree is how many bytes programs can still have without swapping
 // (MemAvailable of proc(5)).
-func memoryFree() (int64, bool) {
+func memoryFree() (int64, bool) { return memoryInfo("MemAvailable:") }
+
+// memoryTotal is how many bytes this computer has.
+func memoryTotal() (int64, bool) { return memoryInfo("MemTotal:") }
+
+func memoryInfo(key string) (int64, bool) {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0, false
 	}
 	for line := range bytes.Lines(data) {
-		rest, ok := bytes.CutPrefix(line, []byte("MemAvailable:"))
+		rest, ok := bytes.CutPrefix(line, []byte(key))
 		if !ok {
 			continue
 		}

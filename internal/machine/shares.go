@@ -23,7 +23,7 @@ func (f *Fleet) AddShares(ctx context.Context, name string, more []Share) ([]Sha
 		// refuse another.
 		added := h.spec()
 		added.Shares = more
-		report, err := h.driver.Probe(ctx)
+		report, err := probe(ctx, h.driver, added)
 		if err != nil {
 			return nil, err
 		}
