@@ -346,11 +346,24 @@ func TestForeignArch(t *testing.T) {
 		"amd64": "-cpu max,pauth-impdef=on -machine virt,gic-version=3 -accel tcg,thread=multi",
 		"arm64": "-cpu host -machine virt,gic-version=host -accel kvm",
 	} {
-		args := strings.Join(qemu.AutoArgs(d, goarch, s), " ")
+		args := strings.Join(qemu.AutoArgs(qemu.On(d, goarch), s), " ")
 		for _, part := range strings.SplitAfter(want, " -") {
 			if part = strings.TrimSuffix(strings.TrimPrefix(part, "-"), " -"); !strings.Contains(args, part) {
 				t.Errorf("on %s the arguments lack %q: %s", goarch, part, args)
 			}
 		}
+	}
+
+	// d is on a computer of aarch64, or not: KVM is for its own kind.
+	other := machine.Spec{Name: "m", MemoryMiB: 64, CPUs: 1, Accel: "kvm"}
+	if err := qemu.On(d, "arm64").(machine.Checker).Check(t.Context(), other); !fail.Is(err, fail.HostLacks) {
+		t.Errorf("Check of x86_64 with KVM on aarch64 = %v, want class HostLacks", err)
+	}
+	report, err := d.Probe(t.Context())
+	if err != nil || len(report.Accel) != 2 || !strings.Contains(strings.Join(report.Warnings, " "), "x86_64 run by emulation") {
+		t.Errorf("Probe on aarch64 = %+v, %v; want both accelerations and a warning", report, err)
+	}
+	if args := strings.Join(qemu.AutoArgs(d, other), " "); !strings.Contains(args, "-accel tcg") {
+		t.Errorf("x86_64 on aarch64: %s", args)
 	}
 }

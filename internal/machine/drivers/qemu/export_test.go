@@ -22,17 +22,22 @@ func KVM(d machine.Driver) machine.Driver {
 	return d
 }
 
+// On makes a driver believe that this computer is of another architecture.
+func On(d machine.Driver, goarch string) machine.Driver {
+	d.(*Driver).goarch = goarch
+	return d
+}
+
 // Firmwares makes a driver look for firmware in these folders only.
 func Firmwares(d machine.Driver, dirs ...string) machine.Driver {
 	d.(*Driver).firmwareDirs = dirs
 	return d
 }
 
-// AutoArgs is the command line of a machine with the best acceleration that a
-// driver on a computer of that kind has.
-func AutoArgs(d machine.Driver, goarch string, s machine.Spec) []string {
-	q := *d.(*Driver)
-	q.goarch = goarch
+// AutoArgs is the command line of a machine with the best acceleration that the
+// driver has for it.
+func AutoArgs(d machine.Driver, s machine.Spec) []string {
+	q := d.(*Driver)
 	h := q.hardware(s)
 	l := launch{Layout: layout, Accel: accelTCG, Machine: h.fresh, hardware: h}
 	if q.kvmFor(h) {

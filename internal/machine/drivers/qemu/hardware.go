@@ -120,18 +120,18 @@ func (h hardware) variable() string {
 // leastARM is the memory that the firmware of machine virt starts with.
 const leastARM = 128
 
-// checkHardware says whether this computer has what a machine of another
-// architecture needs.
+// checkHardware says whether this computer has what a machine's architecture
+// needs.
 func (d *Driver) checkHardware(ctx context.Context, s machine.Spec) error {
 	h := d.hardware(s)
+	if s.Accel == accelKVM && !d.native(h) {
+		return foreign(h)
+	}
 	if !h.isARM() {
 		return nil // Probe has
 	}
 	if s.MemoryMiB < leastARM {
 		return fail.New(fail.Usage, "%d MiB of memory are too few for UEFI on %s", s.MemoryMiB, h.arch).Hint("use at least %d", leastARM)
-	}
-	if s.Accel == accelKVM && !d.native(h) {
-		return foreign(h)
 	}
 	_, err := d.probe(ctx, h)
 	return err

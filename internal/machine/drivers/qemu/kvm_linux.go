@@ -39,7 +39,7 @@ func kvmOpens(device string) error {
 // kvmWorks says whether KVM runs real kernels. That the device opens, and even
 // that a virtual machine can be made, is no proof: hosts that are virtual
 // machines themselves may offer a KVM without virtualization in the processor,
-// which gets no further than the boot loader.
+// which gets no further than the boot loader. Such there are of x86 only.
 func kvmWorks(device, cpuinfo string) error {
 	if err := kvmOpens(device); err != nil {
 		return err

@@ -84,7 +84,10 @@ func New(env machine.Env) machine.Driver {
 		goarch: runtime.GOARCH, firmwareDirs: firmwareDirs(env.Getenv),
 	}
 	d.kvmOpens = func() error { return kvmOpens(kvmDevice) }
-	d.kvmWorks = func() error { return kvmWorks(kvmDevice, "/proc/cpuinfo") }
+	d.kvmWorks = d.kvmOpens
+	if d.goarch == "amd64" {
+		d.kvmWorks = func() error { return kvmWorks(kvmDevice, "/proc/cpuinfo") }
+	}
 	if named := env.Getenv("MICA_QEMU"); named != "" {
 		d.program = named
 	}
@@ -114,6 +117,9 @@ func (d *Driver) Probe(ctx context.Context) (machine.Report, error) {
 		r.Warnings = append(r.Warnings, "machines run by emulation, several times slower: "+err.Error())
 	} else {
 		r.Accel = append(r.Accel, accelKVM)
+		if !d.native(d.hardware(machine.Spec{})) {
+			r.Warnings = append(r.Warnings, "machines of "+machine.X86_64+" run by emulation, several times slower: the computer is of another architecture")
+		}
 	}
 	r.Accel = append(r.Accel, accelTCG)
 	return r, nil
