@@ -110,6 +110,11 @@ func (a *app) create(ctx context.Context, f *createFlags, args []string) error {
 		return err
 	}
 	a.tellShares(order.Spec.Shares)
+	if order.Spec.Options["uri"] == "" { // else it is another computer's memory
+		if much := machine.TooMuch(order.Spec, f.count); much != "" {
+			a.tell("note: %s", much)
+		}
+	}
 	parallel := f.parallel
 	if parallel <= 0 {
 		parallel = machine.AtOnce(order.Spec)
@@ -144,7 +149,11 @@ func (a *app) createOne(ctx context.Context, fleet *machine.Fleet, order machine
 	if err != nil {
 		return err
 	}
-	sink.Emit(progress.Event{ID: name, Phase: "started", Finished: true})
+	phase := "started"
+	if f.off {
+		phase = "made"
+	}
+	sink.Emit(progress.Event{ID: name, Phase: phase, Finished: true})
 	shown := name
 	if f.count == 1 { // bars and stages take turns
 		shown = ""
