@@ -256,8 +256,10 @@ func killed(t *testing.T, w killing, verb string, n int) bool {
 		t.Fatal(err)
 	}
 	if verb != "clone" { // both machines would have it
-		w.vbox("createmedium", "disk", "--filename", filepath.Join(share, theirVDI), "--size", "8", "--format", "VDI")
-		w.vbox("closemedium", "disk", filepath.Join(share, theirVDI))
+		vdi := filepath.Join(share, theirVDI)
+		if out, err := exec.CommandContext(t.Context(), tier.Tool(t, "qemu-img"), "create", "-q", "-f", "vdi", vdi, "8M").CombinedOutput(); err != nil {
+			t.Fatalf("qemu-img: %v\n%s", err, out)
+		}
 	}
 	// Somebody else's machine, of the same name, with a disk of its own.
 	foreign := filepath.Join(t.TempDir(), "foreign.vdi")
