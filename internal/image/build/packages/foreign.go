@@ -64,7 +64,7 @@ func (c Cache) Update(ctx context.Context, anew bool) error {
 	progress.Or(c.Progress).Emit(progress.Event{ID: "packages", Phase: "getting the lists of " + c.Architecture})
 	// Without this, a list that cannot be had is only warned of.
 	if _, err := c.Run.Run(ctx, c.apt("apt-get", "", "update", "-q", "-o", "APT::Update::Error-Mode=any")); err != nil {
-		return explain(fmt.Errorf("getting package lists of %s: %w", c.Architecture, err))
+		return c.explain(fmt.Errorf("getting package lists of %s: %w", c.Architecture, err))
 	}
 	if err := atomicfile.Write(done, nil, 0o644); err != nil {
 		return fmt.Errorf("noting that package lists are there: %w", err)

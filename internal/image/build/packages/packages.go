@@ -109,7 +109,7 @@ func (c Cache) Depends(ctx context.Context, name string) ([]string, error) {
 	}
 	r, err := c.Run.Run(ctx, c.apt("apt-cache", "", "depends", "--important", name))
 	if err != nil {
-		return nil, explain(fmt.Errorf("looking up what package %s needs: %w", name, err))
+		return nil, c.explain(fmt.Errorf("looking up what package %s needs: %w", name, err))
 	}
 	var names []string
 	for line := range strings.Lines(string(r.Stdout)) {
@@ -161,7 +161,7 @@ func (c Cache) Fetch(ctx context.Context, names []string) ([]Package, error) {
 	defer os.RemoveAll(dir) //nolint:errcheck // best effort
 	r, err := c.Run.Run(ctx, c.apt("apt-get", dir, append([]string{"download", "--print-uris"}, names...)...))
 	if err != nil {
-		return nil, explain(fmt.Errorf("looking up packages: %w", err))
+		return nil, c.explain(fmt.Errorf("looking up packages: %w", err))
 	}
 	files, err := parseURIs(string(r.Stdout))
 	if err != nil {
@@ -202,7 +202,7 @@ func (c Cache) download(ctx context.Context, dir string, files []remote, total i
 		args = append(args, f.name+"="+f.version)
 	}
 	if _, err := c.Run.Run(ctx, c.apt("apt-get", dir, args...)); err != nil {
-		return explain(fmt.Errorf("downloading packages: %w", err))
+		return c.explain(fmt.Errorf("downloading packages: %w", err))
 	}
 	for _, f := range files {
 		from := filepath.Join(dir, f.file)
@@ -274,14 +274,17 @@ func checkName(name string) error {
 }
 
 // explain adds what usually helps.
-func explain(err error) error {
+func (c Cache) explain(err error) error {
 	var failed *run.Error
 	switch {
 	case fail.Is(err, fail.HostLacks):
 		return fail.New(fail.HostLacks, "%w", err).Hint("build on Debian or a derivative, or copy a filled package cache here and name it with --cache")
 	case errors.As(err, &failed):
-		return fail.New(fail.Refused, "%w", err).Hint("run 'apt-get update' so that apt knows the current packages").
-			Hint("or build from a filled package cache with --cache")
+		update := "run 'apt-get update' so that apt knows the current packages"
+		if c.foreign() {
+			update = "use --refresh, with which apt gets the lists of " + c.Architecture + " anew"
+		}
+		return fail.New(fail.Refused, "%w", err).Hint("%s", update).Hint("or build from a filled package cache with --cache")
 	}
 	return err
 }

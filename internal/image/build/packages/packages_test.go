@@ -190,8 +190,8 @@ func TestForeign(t *testing.T) {
 	if name, err := c.Kernel(t.Context(), "linux-image-sparc"); name != "linux-image-6" || err != nil {
 		t.Errorf("Kernel = %q, %v", name, err)
 	}
-	if _, err := c.Fetch(t.Context(), []string{"thing"}); !fail.Is(err, fail.Refused) {
-		t.Errorf("Fetch = %v, want what apt refused", err)
+	if _, err := c.Fetch(t.Context(), []string{"thing"}); !fail.Is(err, fail.Refused) || !strings.Contains(strings.Join(fail.Hints(err), "\n"), "--refresh") {
+		t.Errorf("Fetch = %v, hints %q, want what apt refused and --refresh", err, fail.Hints(err))
 	}
 	if err := c.Lock([]string{"thing"}, nil); err != nil {
 		t.Fatal(err)
