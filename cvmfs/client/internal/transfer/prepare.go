@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"net/url"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 )
@@ -219,7 +219,7 @@ func (c *Client) askOrder(ctx context.Context, servers []string, spare [][]*prox
 		}
 		return u.Hostname()
 	}
-	slices.SortStableFunc(servers, func(a, b string) int { return cmp.Compare(host(a), host(b)) })
+	sort.SliceStable(servers, func(i, j int) bool { return host(servers[i]) < host(servers[j]) })
 	var names []string
 	for _, s := range servers {
 		if host(s) == "" {
