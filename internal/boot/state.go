@@ -17,6 +17,7 @@ import (
 	"github.com/micavm/mica/internal/boot/modules"
 	"github.com/micavm/mica/internal/boot/network"
 	"github.com/micavm/mica/internal/boot/repository"
+	"github.com/micavm/mica/internal/stage"
 	"github.com/micavm/mica/internal/usercontext"
 	"github.com/micavm/mica/internal/usercontext/source"
 )
@@ -29,7 +30,7 @@ const (
 	readOnly   = "/root.ro" // the repository, later mnt/.ro of the union
 
 	runDir    = "/run/initramfs" // moves along to the operating system
-	guestFile = "/run/initramfs/bin/mica-guest"
+	guestFile = stage.Program
 
 	buildTime = "/etc/mica/build-time"
 	keysDir   = "/etc/cvmfs/keys"

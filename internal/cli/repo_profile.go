@@ -18,10 +18,10 @@ import (
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/internal/atomicfile"
-	"github.com/micavm/mica/internal/boot/units"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/progress"
+	"github.com/micavm/mica/internal/stage"
 )
 
 func newRepoProfile(a *app) *cobra.Command {
@@ -86,7 +86,7 @@ func (a *app) profileOf(ctx context.Context, name, user string) ([]byte, error) 
 	defer func() { a.Out = to }()
 	var text bytes.Buffer
 	a.Out = &text
-	if err := a.login(ctx, login, []string{units.Guest, "profile"}); err != nil {
+	if err := a.login(ctx, login, []string{stage.Program, "profile"}); err != nil {
 		return nil, fail.New(fail.Failed, "asking machine %q for what it has read: %w", name, err).
 			Hint("it must have booted to the end, and let %s in: see 'mica show %s'", user, name)
 	}

@@ -5,6 +5,10 @@ import (
 	"strings"
 )
 
+// Program is where the guest's program lies in the running system, for whoever
+// runs one of its commands there.
+const Program = "/run/initramfs/bin/mica-guest"
+
 // Mark begins every event line.
 const Mark = "@mica "
 

@@ -3,10 +3,9 @@ package units
 import (
 	"fmt"
 	"path"
-)
 
-// Guest is where the guest binary lies in the running system.
-const Guest = "/run/initramfs/bin/mica-guest"
+	"github.com/micavm/mica/internal/stage"
+)
 
 // Dir is where the files go.
 const Dir = "/run/systemd/system"
@@ -80,12 +79,12 @@ Wants=local-fs.target
 After=local-fs.target systemd-machine-id-commit.service
 Before=ssh.service sshd.service ssh.socket sshd-keygen.target mica-apply.service shutdown.target
 Conflicts=shutdown.target
-ConditionPathExists=` + Guest + `
+ConditionPathExists=` + stage.Program + `
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=` + Guest + ` hostkeys
+ExecStart=` + stage.Program + ` hostkeys
 `
 
 // apply runs when the system is up far enough to create users and start
@@ -95,12 +94,12 @@ Description=Apply the context of this machine
 Wants=network-online.target
 After=basic.target network.target network-online.target mica-hostkeys.service dbus.service nss-user-lookup.target cloud-init.service
 Before=display-manager.service
-ConditionPathExists=` + Guest + `
+ConditionPathExists=` + stage.Program + `
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=` + Guest + ` apply
+ExecStart=` + stage.Program + ` apply
 TimeoutStartSec=30min
 KillMode=process
 StandardOutput=journal

@@ -7,10 +7,9 @@ import (
 	"os"
 	"path"
 	"strings"
-)
 
-// Guest is where the guest binary lies in the running system.
-const Guest = "/run/initramfs/bin/mica-guest"
+	"github.com/micavm/mica/internal/stage"
+)
 
 // The two services: new host keys before the SSH server starts, the context last.
 const (
@@ -63,10 +62,10 @@ func plan(root *os.Root) (string, []file, error) {
 		return "", nil, fmt.Errorf("having the context applied: %w", err)
 	}
 	if usesBusybox(root) && len(table) > 0 {
-		if strings.Contains(string(table), Guest+" apply") {
+		if strings.Contains(string(table), stage.Program+" apply") {
 			return "busybox", nil, nil
 		}
-		text := strings.TrimRight(string(table), "\n") + "\n::wait:" + Guest + " hostkeys\n::once:" + Guest + " apply\n"
+		text := strings.TrimRight(string(table), "\n") + "\n::wait:" + stage.Program + " hostkeys\n::once:" + stage.Program + " apply\n"
 		return "busybox", []file{{name: "etc/inittab", text: text}}, nil
 	}
 	return "", nil, ErrUnknown
@@ -135,7 +134,7 @@ func (f file) write(root *os.Root) error {
 // script is for init.d of System V. Red Hat's chkconfig and Debian's insserv read
 // the comments.
 func script(name, command, order, after, does string) string {
-	return strings.NewReplacer("NAME", name, "COMMAND", command, "ORDER", order, "AFTER", after, "DOES", does, "GUEST", Guest).Replace(`#!/bin/sh
+	return strings.NewReplacer("NAME", name, "COMMAND", command, "ORDER", order, "AFTER", after, "DOES", does, "GUEST", stage.Program).Replace(`#!/bin/sh
 # chkconfig: 2345 ORDER 01
 # description: DOES
 ### BEGIN INIT INFO
@@ -171,9 +170,9 @@ depend() {
 }
 
 start() {
-	[ -x ` + Guest + ` ] || return 0
+	[ -x ` + stage.Program + ` ] || return 0
 	ebegin "Making the host key"
-	` + Guest + ` hostkeys
+	` + stage.Program + ` hostkeys
 	eend $?
 }
 `
@@ -188,9 +187,9 @@ depend() {
 }
 
 start() {
-	[ -x ` + Guest + ` ] || return 0
+	[ -x ` + stage.Program + ` ] || return 0
 	ebegin "Applying the context"
-	` + Guest + ` apply >/dev/null
+	` + stage.Program + ` apply >/dev/null
 	eend $?
 }
 `

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/micavm/mica/internal/stage"
 )
 
 func open(t *testing.T, files map[string]string) (*os.Root, string) {
@@ -153,7 +155,7 @@ func TestScripts(t *testing.T) {
 	}
 	run := func(text, shell string, args ...string) int {
 		file := filepath.Join(dir, "script")
-		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, Guest, guest)), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, stage.Program, guest)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		_ = os.Remove(dir + "/log")
@@ -181,7 +183,7 @@ func TestScripts(t *testing.T) {
 		{apply, sysV, nil, 2, ""},
 		{openrcApply, openRC, nil, 0, "apply\n"},
 		{openrcHostKeys, openRC, nil, 0, "hostkeys\n"},
-		{strings.ReplaceAll(apply, Guest, "/nonexistent"), sysV, []string{"start"}, 0, ""},
+		{strings.ReplaceAll(apply, stage.Program, "/nonexistent"), sysV, []string{"start"}, 0, ""},
 	} {
 		code := run(test.text, test.shell, test.args...)
 		log, _ := os.ReadFile(dir + "/log")
