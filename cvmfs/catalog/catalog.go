@@ -44,16 +44,64 @@ func (c *Catalog) Rows() (entries, chunks int64, err error) {
 	return entries, chunks, nil
 }
 
+// Oddities gives to visit what is in the rows that readers pass over and no
+// publisher writes: content hashes, targets and sizes where none belong, and a
+// root that is not where it should be; each with the name of its entry.
+func (c *Catalog) Oddities(top string, visit func(name, text string) error) error {
+	if err := checkPath(top); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, odd := range []struct{ query, text string }{
+		{"SELECT name FROM catalog WHERE (mode & 61440) <> 32768 AND length(hash) > 0", "a content hash on what is no regular file"},
+		{"SELECT name FROM catalog WHERE (mode & 61440) <> 40960 AND length(symlink) > 0", "a target on what is no symbolic link"},
+		{"SELECT name FROM catalog WHERE (mode & 61440) IN (4096, 49152) AND size <> 0", "a size on a pipe or socket"},
+		{"SELECT name FROM catalog WHERE flags & 16386 = 16386 OR flags & 2 AND flags & 32", "flags that exclude each other"},
+	} {
+		err := c.query(odd.query, 1, func(row []driver.Value) error {
+			name, err := textOf(row[0])
+			if err != nil {
+				return err
+			}
+			return visit(name, odd.text)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	key, parent := hashPath(top), pathHash{}
+	if top != "" {
+		parent = hashPath(top[:strings.LastIndexByte(top, '/')])
+	}
+	return c.query("SELECT parent_1, parent_2 FROM catalog WHERE md5path_1=? AND md5path_2=?", 2, func(row []driver.Value) error {
+		if row[0] != parent.a || row[1] != parent.b {
+			return visit(base(top), "the root directory is not below its parent")
+		}
+		return nil
+	}, key.a, key.b)
+}
+
+// Object is one of those that files consist of.
+type Object struct {
+	Hash        cvmfs.Hash
+	Suffix      cvmfs.Suffix
+	Compression cvmfs.Compression
+	Size        int64 // plain
+	External    bool  // it lies with somebody else
+}
+
 // Objects gives every object the catalogue's files consist of to visit, in no
 // order, some more than once. It holds the catalogue meanwhile: visit must not
 // call back. Nested catalogues are not among them.
-func (c *Catalog) Objects(visit func(cvmfs.Hash, cvmfs.Suffix) error) error {
+func (c *Catalog) Objects(visit func(Object) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	each := func(query string, suffix cvmfs.Suffix) error {
-		return c.query(query, 2, func(row []driver.Value) error {
+		return c.query(query, 3, func(row []driver.Value) error {
 			var f fields
 			digest, flags := f.blob(row[0]), Flags(f.int(row[1])) //nolint:gosec // only some bits count
+			size := f.int(row[2])
 			if f.err != nil {
 				return f.err
 			}
@@ -62,12 +110,15 @@ func (c *Catalog) Objects(visit func(cvmfs.Hash, cvmfs.Suffix) error) error {
 				return fmt.Errorf("hash of %d bytes: %w", len(digest), cvmfs.ErrMalformed)
 			}
 			copy(h.Digest[:], digest)
-			return visit(h, suffix)
+			if size < 0 || !compression(flags).Valid() {
+				return fmt.Errorf("object of %d bytes, compression %d: %w", size, compression(flags), cvmfs.ErrMalformed)
+			}
+			return visit(Object{h, suffix, compression(flags), size, flags&FlagExternal != 0})
 		})
 	}
-	err := each("SELECT hash, flags FROM catalog WHERE length(hash) > 0", cvmfs.SuffixNone)
+	err := each("SELECT hash, flags, size FROM catalog WHERE length(hash) > 0", cvmfs.SuffixNone)
 	if err == nil && c.layout.hasChunks {
-		err = each("SELECT chunks.hash, catalog.flags FROM chunks JOIN catalog USING (md5path_1, md5path_2)", cvmfs.SuffixPartial)
+		err = each("SELECT chunks.hash, catalog.flags, chunks.size FROM chunks JOIN catalog USING (md5path_1, md5path_2)", cvmfs.SuffixPartial)
 	}
 	if err != nil {
 		return fmt.Errorf("reading objects: %w", err)

@@ -384,7 +384,7 @@ func TestBuildRoundTrip(t *testing.T) {
 		t.Errorf("Rows = %d, %d, %v, want 9, 2", entries, chunks, err)
 	}
 	objects := make(map[string]int)
-	err = c.Objects(func(h cvmfs.Hash, s cvmfs.Suffix) error { objects[h.ObjectPath(s)]++; return nil })
+	err = c.Objects(func(o catalog.Object) error { objects[o.Hash.ObjectPath(o.Suffix)]++; return nil })
 	if err != nil || len(objects) != 4 {
 		t.Errorf("Objects = %v, %v, want 4", objects, err)
 	}

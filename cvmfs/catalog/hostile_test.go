@@ -64,7 +64,7 @@ func useAll(file string) error {
 	errs = append(errs, err)
 	_, _, err = c.Rows()
 	errs = append(errs, err)
-	errs = append(errs, c.Objects(func(cvmfs.Hash, cvmfs.Suffix) error { return nil }))
+	errs = append(errs, c.Objects(func(catalog.Object) error { return nil }))
 	return errors.Join(errs...)
 }
 

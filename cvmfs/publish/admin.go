@@ -36,19 +36,19 @@ func resign(ctx context.Context, o ResignOptions) (*cvmfs.Whitelist, error) {
 	if o.Lifetime == 0 {
 		o.Lifetime = DefaultWhitelistLifetime
 	}
-	t, err := begin(o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
+	t, err := begin(ctx, o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
 	if err != nil {
 		return nil, err
 	}
 	defer t.end()
 	now := t.keys.fingerprint()
-	published, err := t.s.read(t.head.Certificate, cvmfs.SuffixCertificate, maxSmall)
+	published, err := t.s.read(ctx, t.head.Certificate, cvmfs.SuffixCertificate, maxSmall)
 	if err != nil {
 		return nil, fmt.Errorf("reading certificate: %w", err)
 	}
 	old := (&Keys{Certificate: published}).fingerprint()
 	if old != now {
-		if err := t.renewWhitelist(o.Lifetime, now, old); err != nil {
+		if err := t.renewWhitelist(ctx, o.Lifetime, now, old); err != nil {
 			return nil, err
 		}
 		next := *t.head
@@ -57,7 +57,7 @@ func resign(ctx context.Context, o ResignOptions) (*cvmfs.Whitelist, error) {
 			return nil, err
 		}
 	}
-	if err := t.renewWhitelist(o.Lifetime, now); err != nil {
+	if err := t.renewWhitelist(ctx, o.Lifetime, now); err != nil {
 		return nil, err
 	}
 	return t.whitelist, nil
@@ -95,7 +95,7 @@ func editTags(ctx context.Context, o TagOptions) error {
 			return err
 		}
 	}
-	t, err := begin(o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
+	t, err := begin(ctx, o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
 	if err != nil {
 		return err
 	}

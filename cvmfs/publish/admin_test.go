@@ -63,7 +63,7 @@ func TestResign(t *testing.T) {
 
 func tagNames(t testing.TB, w *world) []string {
 	t.Helper()
-	info, err := publish.ReadInfo(w.storage, name, nil, w.clock)
+	info, err := publish.ReadInfo(t.Context(), w.storage, name, nil, w.clock)
 	must(t, err)
 	var names []string
 	for _, tag := range info.Tags {
@@ -108,7 +108,7 @@ func TestTags(t *testing.T) {
 			t.Errorf("EditTags = %v, want %v", test.err, test.want)
 		}
 	}
-	info, err := publish.ReadInfo(w.storage, name, nil, w.clock)
+	info, err := publish.ReadInfo(t.Context(), w.storage, name, nil, w.clock)
 	if err != nil || info.Manifest.Revision != 2 || !errors.Is(info.Verified, publish.ErrKeys) || info.Counters.Regular != 1 {
 		t.Errorf("ReadInfo = %+v, %v", info, err)
 	}
@@ -167,7 +167,7 @@ func TestCollect(t *testing.T) {
 	clean(t, w.check(t))
 
 	// A hole in what must stay stops everything.
-	info, err := publish.ReadInfo(w.storage, name, nil, w.clock)
+	info, err := publish.ReadInfo(t.Context(), w.storage, name, nil, w.clock)
 	must(t, err)
 	must(t, os.WriteFile(orphan, []byte("orphan"), 0o644))
 	for _, tag := range info.Tags {

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -11,7 +12,8 @@ import (
 // base is the revision a publication starts from, read while the source is
 // walked: both go down the same directories.
 type base struct {
-	s    *storage
+	ctx  context.Context //nolint:containedctx // of the publication that walks it
+	s    *repository
 	dir  string // for inflated catalogues
 	root *before
 	at   *before // the catalogue the walk is in
@@ -34,8 +36,8 @@ type before struct {
 
 // openBase opens the root catalogue of a revision; a zero hash is a base with
 // nothing in it.
-func openBase(s *storage, dir string, root cvmfs.Hash) (*base, error) {
-	b := &base{s: s, dir: dir}
+func openBase(ctx context.Context, s *repository, dir string, root cvmfs.Hash) (*base, error) {
+	b := &base{ctx: ctx, s: s, dir: dir}
 	if root.IsZero() {
 		return b, nil
 	}
@@ -52,7 +54,7 @@ func (b *base) close() {
 }
 
 func (b *base) open(path string, h cvmfs.Hash) (*before, error) {
-	file, err := b.s.unpack(b.dir, h, cvmfs.SuffixCatalog)
+	file, err := b.s.unpack(b.ctx, b.dir, h, cvmfs.SuffixCatalog)
 	if err != nil {
 		return nil, fmt.Errorf("reading catalogue of %q: %w", path, err)
 	}

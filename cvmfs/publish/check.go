@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
-	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/history"
+	"github.com/micavm/mica/cvmfs/publish/internal/storage"
 )
 
 // CheckOptions say what Check looks at; Storage and Name are needed.
@@ -71,10 +74,7 @@ func Check(ctx context.Context, o CheckOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(s.file(cvmfs.ManifestFile)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("checking %q: %w in %s", o.Name, ErrNoRepository, s.dir)
-		}
+	if err := s.exists(ctx); err != nil {
 		return nil, fmt.Errorf("checking %q: %w", o.Name, err)
 	}
 	temp, err := os.MkdirTemp("", "mica-check-")
@@ -82,7 +82,7 @@ func Check(ctx context.Context, o CheckOptions) (*Report, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(temp) //nolint:errcheck // temporary
-	c := &checker{ctx: ctx, o: o, s: s, temp: temp, report: &Report{}, catalogs: make(map[cvmfs.Hash]*checked), objects: make(map[string]stored), revision: "trunk"}
+	c := &checker{ctx: ctx, o: o, s: s, temp: temp, report: &Report{}, catalogs: make(map[cvmfs.Hash]*checked), objects: make(map[string]*stored), revision: "trunk"}
 	if err := c.all(); err != nil && !errors.Is(err, errEnough) {
 		return nil, fmt.Errorf("checking %q: %w", o.Name, err)
 	}
@@ -93,12 +93,12 @@ func Check(ctx context.Context, o CheckOptions) (*Report, error) {
 type checker struct {
 	ctx      context.Context
 	o        CheckOptions
-	s        *storage
+	s        *repository
 	temp     string
 	report   *Report
 	revision string
 	catalogs map[cvmfs.Hash]*checked // nil while it is being looked at: its own ancestor
-	objects  map[string]stored
+	objects  map[string]*stored
 }
 
 // stored is an object by its path: what its content must be.
@@ -108,15 +108,18 @@ type stored struct {
 	size        int64 // plain, at most
 	where       string
 	revision    string
+	bytes       int64 // stored; -1 if it is not there
 }
 
 // checked is what is known of a catalogue that was looked at.
 type checked struct {
-	root  catalog.Entry
-	path  string
-	total catalog.Counters
-	size  int64
-	bad   bool
+	root     catalog.Entry
+	xattrs   map[string][]byte // of root
+	revision string            // property
+	path     string
+	total    catalog.Counters
+	size     int64
+	bad      bool
 }
 
 func (c *checker) problem(path, format string, args ...any) error {
@@ -140,22 +143,25 @@ func (c *checker) all() error {
 	if err := c.reflog(m, tags); err != nil {
 		return err
 	}
-	if err := c.revisionTree(m.RootHash, m.RootSize); err != nil {
+	if err := c.revisionTree(m.RootHash, m.RootSize, m.Revision); err != nil {
 		return err
 	}
 	for _, tag := range tags {
 		c.revision = tag.Name
-		if err := c.revisionTree(tag.Hash, tag.Size); err != nil {
+		if err := c.revisionTree(tag.Hash, tag.Size, tag.Revision); err != nil {
 			return err
 		}
 	}
 	c.o.Progress(Progress{Phase: PhaseCheck, Done: c.report.Catalogs, Finished: true})
+	if err := c.census(); err != nil {
+		return err
+	}
 	return c.data()
 }
 
 // manifest checks the signed files and the small objects.
 func (c *checker) manifest() (*cvmfs.Manifest, error) {
-	data, err := os.ReadFile(c.s.file(cvmfs.ManifestFile))
+	data, err := c.s.file(c.ctx, cvmfs.ManifestFile)
 	if err != nil {
 		return nil, err
 	}
@@ -166,14 +172,14 @@ func (c *checker) manifest() (*cvmfs.Manifest, error) {
 	if m.Name != c.o.Name {
 		return m, c.problem(cvmfs.ManifestFile, "it is of %q", m.Name)
 	}
-	certificate, err := c.s.read(m.Certificate, cvmfs.SuffixCertificate, maxSmall)
+	certificate, err := c.s.read(c.ctx, m.Certificate, cvmfs.SuffixCertificate, maxSmall)
 	if err != nil {
 		if err := c.problem(m.Certificate.ObjectPath(cvmfs.SuffixCertificate), "certificate: %v", err); err != nil {
 			return m, err
 		}
 	}
 	if c.o.MasterKeys != nil && err == nil {
-		whitelist, err := os.ReadFile(c.s.file(cvmfs.WhitelistFile))
+		whitelist, err := c.s.file(c.ctx, cvmfs.WhitelistFile)
 		if err == nil {
 			_, err = cvmfs.Trust{Name: c.o.Name, MasterKeys: c.o.MasterKeys, Now: c.o.Now}.Verify(data, whitelist, certificate)
 		}
@@ -184,7 +190,7 @@ func (c *checker) manifest() (*cvmfs.Manifest, error) {
 		}
 	}
 	if !m.Metainfo.IsZero() {
-		if _, err := c.s.read(m.Metainfo, cvmfs.SuffixMetainfo, maxSmall); err != nil {
+		if _, err := c.s.read(c.ctx, m.Metainfo, cvmfs.SuffixMetainfo, maxSmall); err != nil {
 			return m, c.problem(m.Metainfo.ObjectPath(cvmfs.SuffixMetainfo), "metainfo: %v", err)
 		}
 	}
@@ -196,7 +202,7 @@ func (c *checker) history(m *cvmfs.Manifest) ([]history.Tag, error) {
 		return nil, nil
 	}
 	path := m.History.ObjectPath(cvmfs.SuffixHistory)
-	file, err := c.s.unpack(c.temp, m.History, cvmfs.SuffixHistory)
+	file, err := c.s.unpack(c.ctx, c.temp, m.History, cvmfs.SuffixHistory)
 	if err != nil {
 		return nil, c.problem(path, "history: %v", err)
 	}
@@ -226,8 +232,7 @@ func (c *checker) reflog(m *cvmfs.Manifest, tags []history.Tag) error {
 	if m.Reflog.IsZero() {
 		return nil
 	}
-	file := c.s.reflogFile(m)
-	data, err := os.ReadFile(file)
+	_, data, err := c.s.reflogFile(c.ctx, m)
 	if err != nil {
 		return c.problem(cvmfs.ReflogFile, "%v", err)
 	}
@@ -236,7 +241,7 @@ func (c *checker) reflog(m *cvmfs.Manifest, tags []history.Tag) error {
 			return err
 		}
 	}
-	l, err := readReflog(file, m.Name)
+	l, err := parseReflog(c.temp, data, m.Name)
 	if err != nil {
 		return c.problem(cvmfs.ReflogFile, "%v", err)
 	}
@@ -255,11 +260,15 @@ func (c *checker) reflog(m *cvmfs.Manifest, tags []history.Tag) error {
 }
 
 // revisionTree checks a root catalogue and all below.
-func (c *checker) revisionTree(root cvmfs.Hash, size int64) error {
-	seen := c.catalogs[root] != nil
+func (c *checker) revisionTree(root cvmfs.Hash, size int64, revision uint64) error {
 	got, err := c.catalogue("", root)
-	if err != nil || got == nil || seen {
+	if err != nil || got == nil {
 		return err
+	}
+	if got.revision != strconv.FormatUint(revision, 10) {
+		if err := c.problem("", "catalogue %v is of revision %q, announced is %d", root, got.revision, revision); err != nil {
+			return err
+		}
 	}
 	if size != 0 && size != got.size {
 		return c.problem("", "catalogue %v has %d bytes, announced are %d", root, got.size, size)
@@ -283,7 +292,7 @@ func (c *checker) catalogue(path string, h cvmfs.Hash) (*checked, error) {
 		return known, nil
 	}
 	c.catalogs[h] = nil
-	file, err := c.s.unpack(c.temp, h, cvmfs.SuffixCatalog)
+	file, err := c.s.unpack(c.ctx, c.temp, h, cvmfs.SuffixCatalog)
 	if err != nil {
 		delete(c.catalogs, h)
 		return nil, c.problem(path, "catalogue %v: %v", h, err)
@@ -316,19 +325,52 @@ func (c *checker) note(h cvmfs.Hash, suffix cvmfs.Suffix, compression cvmfs.Comp
 	if _, known := c.objects[path]; known {
 		return nil
 	}
-	c.objects[path] = stored{h, compression, size, where, c.revision}
-	fi, err := os.Lstat(c.s.file(path))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return c.problem(where, "object %s is missing", path)
-	case err != nil:
-		return err
-	case !fi.Mode().IsRegular():
-		return c.problem(where, "object %s is no file", path)
-	}
-	c.report.Objects++
-	c.report.Bytes += fi.Size()
+	c.objects[path] = &stored{h, compression, size, where, c.revision, -1}
 	return nil
+}
+
+// census finds out which objects there are. What lies in data/ and is no object
+// nobody will ever ask for or remove, so that a check of the data names it.
+func (c *checker) census() error {
+	err := c.s.store.Objects(c.ctx, func(i storage.Info) error {
+		if o := c.objects[i.Name]; o != nil {
+			o.bytes = i.Size
+			c.report.Objects++
+			c.report.Bytes += i.Size
+			return nil
+		}
+		if c.o.Data && !isObject(i.Name) {
+			c.revision = history.Trunk
+			return c.problem(i.Name, "it lies among the objects and is none")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range slices.Sorted(maps.Keys(c.objects)) {
+		if o := c.objects[path]; o.bytes < 0 {
+			c.revision = o.revision
+			if err := c.problem(o.where, "object %s is missing", path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isObject reports whether a path is exactly that of an object.
+func isObject(path string) bool {
+	rest, ok := strings.CutPrefix(path, "data/")
+	if !ok || len(rest) < 4 || rest[2] != '/' {
+		return false
+	}
+	text := rest[:2] + rest[3:]
+	if last := text[len(text)-1]; last >= 'A' && last <= 'Z' {
+		text = text[:len(text)-1]
+	}
+	h, err := cvmfs.ParseHash(text)
+	return err == nil && h.Algorithm != cvmfs.MD5
 }
 
 // data reads every object there is.
@@ -338,13 +380,9 @@ func (c *checker) data() error {
 	}
 	workers := c.o.Workers
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = c.s.store.Parallel()
 	}
-	paths := make([]string, 0, len(c.objects))
-	for path := range c.objects {
-		paths = append(paths, path)
-	}
-	slices.Sort(paths)
+	paths := slices.Sorted(maps.Keys(c.objects))
 	var mu sync.Mutex // guards the report
 	done := int64(0)
 	group, ctx := errgroup.WithContext(c.ctx)
@@ -375,19 +413,17 @@ func (c *checker) data() error {
 }
 
 // verify reads one object and returns its stored size.
-func (c *checker) verify(path string, o stored) (int64, error) {
-	f, err := os.Open(c.s.file(path))
-	if err != nil {
-		return 0, err
+func (c *checker) verify(path string, o *stored) (int64, error) {
+	if o.bytes < 0 {
+		return 0, fs.ErrNotExist
 	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	n, err := cvmfs.CopyVerified(io.Discard, f, o.hash, o.compression, o.size)
+	n := int64(0)
+	err := c.s.get(c.ctx, path, func(r io.Reader) (err error) {
+		n, err = cvmfs.CopyVerified(io.Discard, r, o.hash, o.compression, o.size)
+		return err
+	})
 	if err == nil && n != o.size {
 		err = fmt.Errorf("object %s has %d bytes, the catalogue says %d: %w", path, n, o.size, cvmfs.ErrCorrupt)
 	}
-	return fi.Size(), err
+	return o.bytes, err
 }

@@ -3,6 +3,7 @@ package publish
 import (
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/micavm/mica/cvmfs"
@@ -70,6 +71,11 @@ func (v *catalogueCheck) run() error {
 		}
 	}
 	v.out.root = root
+	if v.out.xattrs, err = v.catalog.Xattrs(v.top); err != nil {
+		if err := v.fault(v.top, err); err != nil {
+			return err
+		}
+	}
 	v.rows++
 	v.self.Count(root, nil)
 	if err := v.directory(v.top, root); err != nil {
@@ -88,10 +94,19 @@ func (v *catalogueCheck) properties() error {
 	if err != nil {
 		return v.fault(v.top, err)
 	}
-	if prefix != v.top {
-		return v.bad(v.top, "the catalogue says it is of %q", prefix)
+	if v.out.revision, _, err = v.catalog.Property("revision"); err != nil {
+		return v.fault(v.top, err)
 	}
-	return nil
+	if prefix != v.top {
+		if err := v.bad(v.top, "the catalogue says it is of %q", prefix); err != nil {
+			return err
+		}
+	}
+	err = v.catalog.Oddities(v.top, func(name, text string) error { return v.bad(v.top, "%q: %s", name, text) })
+	if err != nil && !errors.Is(err, errEnough) {
+		return v.fault(v.top, err)
+	}
+	return err
 }
 
 // totals compares what was counted with what the catalogue says.
@@ -109,10 +124,24 @@ func (v *catalogueCheck) totals() error {
 	if err != nil {
 		return v.fault(v.top, err)
 	}
+	// The counters of special files came with revision 5 of the schema, those of
+	// everything else were there before.
+	text, _, err := v.catalog.Property("schema_revision")
+	if err != nil {
+		return v.fault(v.top, err)
+	}
+	level, _ := strconv.Atoi(text)
+	complete := level >= 5
 	for prefix, counted := range map[string]catalog.Counters{"self_": v.self, "subtree_": v.below} {
 		for name, n := range counted.Map(prefix) {
-			if counters[name] != n {
-				if err := v.bad(v.top, "counter %s is %d, counted are %d", name, counters[name], n); err != nil {
+			got, there := counters[name]
+			if !there && complete {
+				if err := v.bad(v.top, "there is no counter %s", name); err != nil {
+					return err
+				}
+			}
+			if got != n {
+				if err := v.bad(v.top, "counter %s is %d, counted are %d", name, got, n); err != nil {
 					return err
 				}
 			}
@@ -188,9 +217,17 @@ func (v *catalogueCheck) links(path string, links map[uint32][]catalog.Entry) er
 }
 
 func (v *catalogueCheck) entry(path string, e catalog.Entry) error {
-	chunks, err := v.catalog.Chunks(path)
+	var chunks []catalog.Chunk
+	again, found, err := v.catalog.Lookup(path)
+	if err == nil && e.IsChunked() {
+		chunks, err = v.catalog.Chunks(path)
+	}
 	if err != nil {
 		if err := v.fault(path, err); err != nil {
+			return err
+		}
+	} else if !found || again != e {
+		if err := v.bad(path, "the directory lists it, its path leads elsewhere"); err != nil {
 			return err
 		}
 	}
@@ -284,6 +321,17 @@ func (v *catalogueCheck) subdirectory(path string, e catalog.Entry) error {
 	if n.Size != 0 && n.Size != child.size {
 		if err := v.bad(path, "nested catalogue %v has %d bytes, announced are %d", n.Hash, child.size, n.Size); err != nil {
 			return err
+		}
+	}
+	if e.HasXattrs {
+		xattrs, err := v.catalog.Xattrs(path)
+		if err != nil {
+			return v.fault(path, err)
+		}
+		if !sameXattrs(xattrs, child.xattrs) && !child.bad {
+			if err := v.bad(path, "its extended attributes differ from those of the root of the nested catalogue"); err != nil {
+				return err
+			}
 		}
 	}
 	above, below := e, child.root

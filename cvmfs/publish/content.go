@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -33,7 +32,7 @@ func (s *scanner) contents(ctx context.Context, g *staging, result *Result) erro
 	}
 	workers := s.options.Workers
 	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+		workers = g.s.store.Parallel()
 	}
 	var done atomic.Int64
 	var mu sync.Mutex // guards the order of reports
@@ -90,7 +89,7 @@ type reader struct {
 	report func(n int64, finished bool)
 }
 
-// read stores the content of one file, in chunks if it is cut.
+// read stores the content of one file of the source tree.
 func (r *reader) read(ctx context.Context, n *node) error {
 	path := r.s.paths[n]
 	f, err := r.s.open(n, path)
@@ -98,7 +97,14 @@ func (r *reader) read(ctx context.Context, n *node) error {
 		return err
 	}
 	defer f.Close()
+	if err := r.store(ctx, n, path, f); err != nil {
+		return err
+	}
+	return r.s.unchanged(f, n, path)
+}
 
+// store packs the content of a file, in chunks if it is cut.
+func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) error {
 	sizes := r.s.options.Chunks
 	var d *detector
 	if !r.s.options.NoChunks && n.entry.Size > sizes.Min {
@@ -124,7 +130,7 @@ func (r *reader) read(ctx context.Context, n *node) error {
 			size += int64(end)
 			b = b[end:]
 			if cut {
-				if err := r.chunk(n, start, size); err != nil {
+				if err := r.chunk(ctx, n, start, size); err != nil {
 					return fmt.Errorf("storing %q: %w", path, err)
 				}
 				start = size
@@ -135,7 +141,7 @@ func (r *reader) read(ctx context.Context, n *node) error {
 			break
 		}
 		if err != nil {
-			return fmt.Errorf("reading source: %w", err)
+			return fmt.Errorf("reading source: %q: %w: %w", path, ErrSource, err)
 		}
 		if size > n.entry.Size {
 			break
@@ -144,22 +150,19 @@ func (r *reader) read(ctx context.Context, n *node) error {
 	if size != n.entry.Size {
 		return fmt.Errorf("source: %q changed while it was published: %w", path, ErrSource)
 	}
-	if err := r.s.unchanged(f, n, path); err != nil {
-		return err
-	}
-	if err := r.last(n, start, size); err != nil {
+	if err := r.last(ctx, n, start, size); err != nil {
 		return fmt.Errorf("storing %q: %w", path, err)
 	}
 	return nil
 }
 
 // chunk ends a chunk at a cut and starts the next.
-func (r *reader) chunk(n *node, start, end int64) error {
+func (r *reader) chunk(ctx context.Context, n *node, start, end int64) error {
 	o, err := r.p.finish()
 	if err != nil {
 		return err
 	}
-	if err := r.g.keep(o, 'P'); err != nil {
+	if err := r.g.keep(ctx, o, 'P'); err != nil {
 		return err
 	}
 	n.chunks = append(n.chunks, catalog.Chunk{Offset: start, Size: end - start, Hash: o.hash})
@@ -167,9 +170,9 @@ func (r *reader) chunk(n *node, start, end int64) error {
 }
 
 // last ends the file: what was never cut is stored whole.
-func (r *reader) last(n *node, start, end int64) error {
+func (r *reader) last(ctx context.Context, n *node, start, end int64) error {
 	if len(n.chunks) > 0 {
-		if err := r.chunk(n, start, end); err != nil {
+		if err := r.chunk(ctx, n, start, end); err != nil {
 			return err
 		}
 		n.entry.Flags |= catalog.FlagChunked
@@ -180,5 +183,5 @@ func (r *reader) last(n *node, start, end int64) error {
 		return err
 	}
 	n.entry.Hash = o.hash
-	return r.g.keep(o, 0)
+	return r.g.keep(ctx, o, 0)
 }

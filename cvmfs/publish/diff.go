@@ -42,7 +42,7 @@ func Diff(ctx context.Context, root, name string, from, to cvmfs.Hash, visit fun
 
 type differ struct {
 	ctx   context.Context
-	s     *storage
+	s     *repository
 	temp  string
 	visit func(Change) error
 }
@@ -59,7 +59,7 @@ func (d *differ) enter(s side) (side, func(), error) {
 	if s.catalog != nil || s.hash.IsZero() {
 		return s, func() {}, nil
 	}
-	file, err := d.s.unpack(d.temp, s.hash, cvmfs.SuffixCatalog)
+	file, err := d.s.unpack(d.ctx, d.temp, s.hash, cvmfs.SuffixCatalog)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s, nil, fmt.Errorf("catalogue %v: %w", s.hash, err)
 	}

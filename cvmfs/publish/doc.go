@@ -1,17 +1,23 @@
-// Package publish makes repositories: a directory tree becomes a signed
-// revision of a CernVM-FS repository in a local directory, which any web server
-// can then hand out. It also checks repositories, lists and sets tags, compares
-// revisions, signs whitelists anew and removes what nothing refers to.
+// Package publish makes repositories: a directory tree or a tar archive becomes a
+// signed revision of a CernVM-FS repository in a local directory, which any web
+// server can then hand out, or in a bucket of an S3 service. It also checks
+// repositories, lists and sets tags, compares revisions, signs whitelists anew,
+// removes what nothing refers to, copies repositories from other servers, and
+// takes over those of the original's server.
 //
-// A repository NAME lies in STORAGE/NAME; its keys lie elsewhere, in files named
-// as the original names them (NAME.masterkey, NAME.pub, NAME.key, NAME.crt).
+// A repository NAME lies in STORAGE/NAME, where STORAGE is a directory or
+// s3://BUCKET/PREFIX?endpoint=URL; its keys lie elsewhere, in files named as the
+// original names them (NAME.masterkey, NAME.pub, NAME.key, NAME.crt).
 //
 // # What is promised
 //
 //   - All or nothing. Objects are written aside, made durable, and only then
 //     given their names; the manifest comes last, atomically. A killed
 //     publication leaves at most unreferenced files, which the next one removes.
-//   - One writer at a time: a lock beside the repository, freed by the kernel.
+//   - One writer at a time: a lock beside the repository, freed by the kernel; in
+//     a bucket a lease, and a manifest that is replaced only if nobody else has.
+//   - A replica is whole: a catalogue comes after all it refers to, the manifest
+//     last, and nothing unverified.
 //   - Equal input gives equal catalogues and objects: the clock is an option, the
 //     order is that of names, and nothing of the machine gets in (sizes of
 //     directories, inode numbers).
@@ -24,8 +30,8 @@
 //
 // # What is left out
 //
-// Union file systems, tar files and grafts as input, external data, alternative
-// catalogue paths and gateways. A tree that changes while it is published is an
+// Union file systems and grafts as input, external data, alternative catalogue
+// paths and gateways. An archive is the whole next revision, not an addition. A tree that changes while it is published is an
 // error, not a snapshot.
 //
 // # Formats followed

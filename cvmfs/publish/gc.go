@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/publish/internal/storage"
 )
 
 // CollectOptions say what Collect does; Storage, Name and Keys are needed.
@@ -54,7 +54,7 @@ func Collect(ctx context.Context, o CollectOptions) (*Collected, error) {
 }
 
 func collect(ctx context.Context, o CollectOptions) (*Collected, error) {
-	t, err := begin(o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
+	t, err := begin(ctx, o.Storage, o.Name, o.Keys, o.Now, cvmfs.MD5)
 	if err != nil {
 		return nil, err
 	}
@@ -84,16 +84,11 @@ func collect(ctx context.Context, o CollectOptions) (*Collected, error) {
 	if err := t.commit(ctx, next, &Result{}); err != nil {
 		return nil, err
 	}
-	for i, path := range result.Paths {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := os.Remove(t.s.file(path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		if i%1024 == 0 {
-			o.Progress(Progress{Phase: PhaseSweep, Done: int64(i), Total: result.Removed})
-		}
+	err = t.s.store.Remove(ctx, result.Paths, func(n int) {
+		o.Progress(Progress{Phase: PhaseSweep, Done: int64(n), Total: result.Removed})
+	})
+	if err != nil {
+		return nil, err
 	}
 	o.Progress(Progress{Phase: PhaseSweep, Done: result.Removed, Total: result.Removed, Finished: true})
 	return result, nil
@@ -139,7 +134,7 @@ func (m *marker) all(revisions int) error {
 		}
 	}
 	for ; revisions > 0 && !previous.IsZero(); revisions-- {
-		if _, err := os.Lstat(m.t.s.object(previous, cvmfs.SuffixCatalog)); errors.Is(err, fs.ErrNotExist) {
+		if _, err := m.t.s.store.Stat(m.ctx, previous.ObjectPath(cvmfs.SuffixCatalog)); errors.Is(err, fs.ErrNotExist) {
 			return nil // an earlier collection ends the chain here
 		}
 		if previous, err = m.catalogue(previous); err != nil {
@@ -155,7 +150,7 @@ func (m *marker) catalogue(h cvmfs.Hash) (previous cvmfs.Hash, err error) {
 	if err := m.ctx.Err(); err != nil {
 		return previous, err
 	}
-	file, err := m.t.s.unpack(m.t.g.dir, h, cvmfs.SuffixCatalog)
+	file, err := m.t.s.unpack(m.ctx, m.t.g.dir, h, cvmfs.SuffixCatalog)
 	if err != nil {
 		return previous, fmt.Errorf("catalogue %v: %w", h, err)
 	}
@@ -191,8 +186,8 @@ func (m *marker) contents(file string) ([]catalog.Nested, error) {
 		return nil, err
 	}
 	defer c.Close() //nolint:errcheck // read only
-	err = c.Objects(func(h cvmfs.Hash, s cvmfs.Suffix) error {
-		m.keep[h.ObjectPath(s)] = true
+	err = c.Objects(func(o catalog.Object) error {
+		m.keep[o.Hash.ObjectPath(o.Suffix)] = true
 		return nil
 	})
 	if err != nil {
@@ -204,31 +199,15 @@ func (m *marker) contents(file string) ([]catalog.Nested, error) {
 // garbage lists the objects nothing keeps.
 func (m *marker) garbage(o CollectOptions, result *Collected) error {
 	youngest := o.Now().Add(-o.MinAge)
-	for i := range 256 {
-		dir := fmt.Sprintf("data/%02x", i)
-		entries, err := os.ReadDir(m.t.s.file(dir))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+	err := m.t.s.store.Objects(m.ctx, func(i storage.Info) error {
+		if m.keep[i.Name] || o.MinAge > 0 && i.Modified.After(youngest) {
+			return nil
 		}
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			path := dir + "/" + e.Name()
-			if m.keep[path] || strings.HasPrefix(e.Name(), ".") || !e.Type().IsRegular() {
-				continue
-			}
-			fi, err := e.Info()
-			if err != nil {
-				return err
-			}
-			if o.MinAge > 0 && fi.ModTime().After(youngest) {
-				continue
-			}
-			result.Removed++
-			result.Bytes += fi.Size()
-			result.Paths = append(result.Paths, filepath.ToSlash(path))
-		}
-	}
-	return nil
+		result.Removed++
+		result.Bytes += i.Size
+		result.Paths = append(result.Paths, i.Name)
+		return nil
+	})
+	slices.Sort(result.Paths)
+	return err
 }

@@ -35,6 +35,14 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	w := emptyWorld(t)
+	w.create(t)
+	return w
+}
+
+// emptyWorld has no repository yet.
+func emptyWorld(t testing.TB) *world {
+	t.Helper()
 	dir := t.TempDir()
 	w := &world{filepath.Join(dir, "source"), filepath.Join(dir, "storage"), filepath.Join(dir, "keys"), clock}
 	must(t, os.Mkdir(w.source, 0o755))
@@ -43,7 +51,6 @@ func newWorld(t testing.TB) *world {
 	for kind, perm := range map[string]fs.FileMode{"masterkey": 0o400, "pub": 0o444, "key": 0o400, "crt": 0o444} {
 		must(t, os.WriteFile(filepath.Join(w.keys, name+"."+kind), small.Key(t, kind), perm))
 	}
-	w.create(t)
 	return w
 }
 
@@ -319,4 +326,19 @@ func cancelled(t testing.TB) (context.Context, error) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx, ctx.Err()
+}
+
+func contextWithCancel(t testing.TB) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	return ctx, cancel
+}
+
+// head is the published manifest, not verified.
+func (w *world) head(t testing.TB) *cvmfs.Manifest {
+	t.Helper()
+	info, err := publish.ReadInfo(t.Context(), w.storage, name, nil, w.clock)
+	must(t, err)
+	return info.Manifest
 }

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -22,29 +23,29 @@ type Info struct {
 	Verified  error // nil if the signatures hold; ErrKeys if there was no key to tell
 }
 
-// ReadInfo reads a repository in local storage. keys may be nil. It takes no
+// ReadInfo reads a repository. keys may be nil. It takes no
 // lock: it sees the revision before or after a publication.
-func ReadInfo(root, name string, keys []*rsa.PublicKey, now func() time.Time) (*Info, error) {
-	info, err := readInfo(root, name, keys, now)
+func ReadInfo(ctx context.Context, root, name string, keys []*rsa.PublicKey, now func() time.Time) (*Info, error) {
+	info, err := readInfo(ctx, root, name, keys, now)
 	if err != nil {
 		return nil, fmt.Errorf("reading repository %q: %w", name, err)
 	}
 	return info, nil
 }
 
-func readInfo(root, name string, keys []*rsa.PublicKey, now func() time.Time) (*Info, error) {
+func readInfo(ctx context.Context, root, name string, keys []*rsa.PublicKey, now func() time.Time) (*Info, error) {
 	s, err := openStorage(root, name)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := os.ReadFile(s.file(cvmfs.ManifestFile))
+	manifest, err := s.file(ctx, cvmfs.ManifestFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w in %s", ErrNoRepository, s.dir)
+		return nil, fmt.Errorf("%w in %s", ErrNoRepository, s.store)
 	}
 	if err != nil {
 		return nil, err
 	}
-	whitelist, err := os.ReadFile(s.file(cvmfs.WhitelistFile))
+	whitelist, err := s.file(ctx, cvmfs.WhitelistFile)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func readInfo(root, name string, keys []*rsa.PublicKey, now func() time.Time) (*
 	}
 	info.Verified = ErrKeys
 	if keys != nil {
-		certificate, err := s.read(info.Manifest.Certificate, cvmfs.SuffixCertificate, maxSmall)
+		certificate, err := s.read(ctx, info.Manifest.Certificate, cvmfs.SuffixCertificate, maxSmall)
 		if err == nil {
 			_, err = cvmfs.Trust{Name: name, MasterKeys: keys, Now: now}.Verify(manifest, whitelist, certificate)
 		}
@@ -69,7 +70,7 @@ func readInfo(root, name string, keys []*rsa.PublicKey, now func() time.Time) (*
 	}
 	defer os.RemoveAll(temp) //nolint:errcheck // temporary
 	if h := info.Manifest.History; !h.IsZero() {
-		file, err := s.unpack(temp, h, cvmfs.SuffixHistory)
+		file, err := s.unpack(ctx, temp, h, cvmfs.SuffixHistory)
 		if err != nil {
 			return nil, fmt.Errorf("history: %w", err)
 		}
@@ -79,7 +80,7 @@ func readInfo(root, name string, keys []*rsa.PublicKey, now func() time.Time) (*
 		}
 		info.Tags = tags.Tags()
 	}
-	file, err := s.unpack(temp, info.Manifest.RootHash, cvmfs.SuffixCatalog)
+	file, err := s.unpack(ctx, temp, info.Manifest.RootHash, cvmfs.SuffixCatalog)
 	if err != nil {
 		return nil, fmt.Errorf("root catalogue: %w", err)
 	}

@@ -17,12 +17,18 @@ import (
 // childVariable makes this test binary publish the world it names, to be killed.
 const childVariable = "MICA_TEST_PUBLISH_CHILD"
 
+// childStorage tells the child where the repository is, if not in its world.
+const childStorage = "MICA_TEST_PUBLISH_STORAGE"
+
 func TestKilledChild(t *testing.T) {
 	dir := os.Getenv(childVariable)
 	if dir == "" {
 		t.Skip("runs as the child of TestKilled only")
 	}
 	w := &world{filepath.Join(dir, "source"), filepath.Join(dir, "storage"), filepath.Join(dir, "keys"), clock}
+	if storage := os.Getenv(childStorage); storage != "" {
+		w.storage = storage
+	}
 	if _, err := publish.Publish(t.Context(), w.options()); err != nil {
 		t.Fatal(err)
 	}

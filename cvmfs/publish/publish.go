@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strconv"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/history"
+	"github.com/micavm/mica/cvmfs/publish/internal/storage"
 )
 
 // What callers tell apart.
@@ -35,6 +36,7 @@ const (
 	PhaseCheck    Phase = "checking catalogues" // counts catalogues
 	PhaseData     Phase = "checking objects"    // counts bytes
 	PhaseSweep    Phase = "sweeping objects"    // counts objects
+	PhaseCopy     Phase = "copying objects"     // counts objects
 )
 
 // Progress is one sign of life.
@@ -57,10 +59,11 @@ type Owner struct{ UID, GID uint32 }
 // Options say what Publish does. Source, Storage, Name and Keys are needed; the
 // zero value of the rest is a good default.
 type Options struct {
-	Source  string // directory that becomes the root of the repository
-	Storage string // the repository is Storage/Name
-	Name    string // fully qualified repository name
-	Keys    string // directory of key files
+	Source  string    // directory that becomes the root of the repository, or
+	Tar     io.Reader // archive that does, as it is or packed by gzip, bzip2, xz or zstd
+	Storage string    // the repository is Storage/Name
+	Name    string    // fully qualified repository name
+	Keys    string    // directory of key files
 
 	Tag          string // name for the new revision
 	Description  string // of Tag
@@ -105,6 +108,9 @@ func (o *Options) complete() error {
 			return fmt.Errorf("tag %q is kept by every publication: %w", o.Tag, ErrExists)
 		}
 	}
+	if (o.Source == "") == (o.Tar == nil) {
+		return fmt.Errorf("a directory or an archive, not both: %w", ErrSource)
+	}
 	if !o.Compression.Valid() || !o.Algorithm.Valid() {
 		return fmt.Errorf("%v, %v: %w", o.Algorithm, o.Compression, errors.ErrUnsupported)
 	}
@@ -128,7 +134,7 @@ type Result struct {
 	Warnings                []string
 }
 
-// Publish makes the directory tree Source the next revision of a repository,
+// Publish makes the tree of Source or Tar the next revision of a repository,
 // which must exist (see Create). If the tree is what is published already, and
 // no tag is asked for, nothing changes. Errors wrap ErrNoRepository, ErrExists
 // (the tag), ErrSource, ErrKeys, atomicfile's ErrLocked, the errors of package
@@ -145,7 +151,7 @@ func Publish(ctx context.Context, o Options) (*Result, error) {
 }
 
 func publish(ctx context.Context, o Options) (*Result, error) {
-	t, err := begin(o.Storage, o.Name, o.Keys, o.Now, o.Algorithm)
+	t, err := begin(ctx, o.Storage, o.Name, o.Keys, o.Now, o.Algorithm)
 	if err != nil {
 		return nil, err
 	}
@@ -154,21 +160,25 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 	if _, exists := t.tag(o.Tag); exists && o.Tag != "" {
 		return nil, fmt.Errorf("tag %q: %w", o.Tag, ErrExists)
 	}
-	source, err := filepath.Abs(o.Source)
-	if err != nil {
-		return nil, err
-	}
-	if err := apart(source, t.s.dir); err != nil {
-		return nil, err
-	}
-	base, err := openBase(t.s, t.g.dir, t.head.RootHash)
+	base, err := openBase(ctx, t.s, t.g.dir, t.head.RootHash)
 	if err != nil {
 		return nil, err
 	}
 	defer base.close()
 	result := &Result{}
-	sc := &scanner{ctx: ctx, root: source, options: &o, base: base, paths: make(map[*node]string), report: o.Progress}
-	root, err := sc.scan()
+	sc := &scanner{ctx: ctx, options: &o, base: base, paths: make(map[*node]string), report: o.Progress}
+	var root *node
+	if o.Tar != nil {
+		root, err = sc.scanTar(ctx, t.g, o.Tar, result)
+	} else {
+		if sc.root, err = filepath.Abs(o.Source); err != nil {
+			return nil, err
+		}
+		if err := apart(sc.root, t.s.store); err != nil {
+			return nil, err
+		}
+		root, err = sc.scan()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -182,11 +192,13 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	sc.empty = nothing.hash
-	if err := t.g.keep(nothing, cvmfs.SuffixNone); err != nil {
-		return nil, err
-	}
 	if err := sc.split(root); err != nil {
 		return nil, err
+	}
+	if sc.marked {
+		if err := t.g.keep(ctx, nothing, cvmfs.SuffixNone); err != nil {
+			return nil, err
+		}
 	}
 	if err := sc.contents(ctx, t.g, result); err != nil {
 		return nil, err
@@ -229,7 +241,12 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 
 // apart makes sure that a repository is not published into itself, growing with
 // every publication.
-func apart(source, repository string) error {
+func apart(source string, store storage.Store) error {
+	local, ok := store.(*storage.Directory)
+	if !ok {
+		return nil
+	}
+	repository := local.Dir()
 	real := func(path string) string {
 		if resolved, err := filepath.EvalSymlinks(path); err == nil {
 			return resolved
@@ -327,13 +344,15 @@ func create(ctx context.Context, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	lock, err := s.acquire()
+	lock, err := s.store.Lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer lock.Unlock() //nolint:errcheck // the kernel frees it
-	if _, err := os.Lstat(s.file(cvmfs.ManifestFile)); err == nil {
+	if _, err := s.file(ctx, cvmfs.ManifestFile); err == nil {
 		return ErrExists
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	now := o.Now().UTC().Truncate(time.Second)
 	keys, err := LoadKeys(o.Keys, o.Name)
@@ -343,14 +362,14 @@ func create(ctx context.Context, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	g, err := s.stage(o.Algorithm)
+	g, err := s.stage(ctx, o.Algorithm)
 	if err != nil {
 		return err
 	}
 	defer g.discard()
-	t := &transaction{s: s, g: g, keys: keys, now: now, clock: o.Now, head: &cvmfs.Manifest{Name: o.Name}}
+	t := &transaction{s: s, g: g, keys: keys, lock: lock, now: now, clock: o.Now, head: &cvmfs.Manifest{Name: o.Name}}
 	t.date(o.Stamp)
-	if err := t.renewWhitelist(o.Lifetime, keys.fingerprint()); err != nil {
+	if err := t.renewWhitelist(ctx, o.Lifetime, keys.fingerprint()); err != nil {
 		return err
 	}
 	root := &node{}
@@ -364,10 +383,20 @@ func create(ctx context.Context, o CreateOptions) error {
 		metainfo = []byte(emptyMetainfo)
 	}
 	next := cvmfs.Manifest{Name: o.Name, RootHash: out.hash, RootSize: out.size, TTL: o.TTL, GarbageCollectable: true}
-	if next.Metainfo, err = g.putBytes(metainfo, cvmfs.SuffixMetainfo); err != nil {
+	if next.Metainfo, err = g.putBytes(ctx, metainfo, cvmfs.SuffixMetainfo); err != nil {
+		return err
+	}
+	if err := s.markReplicable(ctx); err != nil {
 		return err
 	}
 	return t.commit(ctx, next, &Result{})
+}
+
+// masterReplica is the file that lets replicas copy a repository.
+const masterReplica = ".cvmfs_master_replica"
+
+func (s *repository) markReplicable(ctx context.Context) error {
+	return s.store.Replace(ctx, masterReplica, []byte("This file marks the repository as one that may be replicated.\n"))
 }
 
 // first writes the catalogue of revision 0.

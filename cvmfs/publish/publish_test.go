@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -223,6 +224,8 @@ func TestRegroupedLinks(t *testing.T) {
 	}
 }
 
+// Equal trees at an equal time with equal keys give equal repositories, to the
+// last byte of every file; with other keys all but what is signed by them.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -233,6 +236,37 @@ func TestReproducible(t *testing.T) {
 	second.create(t)
 	if r := second.publish(t, func(o *publish.Options) { o.Workers = 1 }); r.RootHash != first.RootHash {
 		t.Errorf("root = %v, want that of an equal publication elsewhere, %v", r.RootHash, first.RootHash)
+	}
+	contents := func(w *world) map[string]string {
+		files := make(map[string]string)
+		must(t, filepath.WalkDir(w.repo(), func(file string, d fs.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() {
+				files[strings.TrimPrefix(file, w.repo())] = string(readFile(t, file))
+			}
+			return err
+		}))
+		return files
+	}
+	if a, b := contents(w), contents(&second); !maps.Equal(a, b) {
+		for file := range a {
+			if a[file] != b[file] {
+				t.Errorf("%s differs between equal publications", file)
+			}
+		}
+		t.Errorf("equal publications have %d and %d files", len(a), len(b))
+	}
+
+	third := *w
+	third.storage, third.keys, third.now = t.TempDir(), t.TempDir(), clock
+	third.create(t)
+	third.publish(t, nil)
+	a, b := w.head(t), third.head(t)
+	if a.Certificate == b.Certificate {
+		t.Error("two sets of keys have one certificate")
+	}
+	a.Certificate, a.Reflog = b.Certificate, b.Reflog // the reflog lists the certificate
+	if *a != *b {
+		t.Errorf("manifest = %+v, want but for the certificate %+v", b, a)
 	}
 }
 
@@ -480,6 +514,13 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%s: Problems = %v, want one about /README", what, report.Problems)
 		}
 	}
+	// Neither the revision nor a tag changes when the same tree mends it.
+	must(t, os.WriteFile(object, good[:3], 0o644))
+	before := w.head(t)
+	if again := w.publish(t, func(o *publish.Options) { o.Checksum = true }); !again.Unchanged || again.Objects != 1 || *w.head(t) != *before {
+		t.Errorf("publishing the same tree by its contents = %+v, want one object and no revision", again)
+	}
+	clean(t, w.check(t))
 	must(t, os.WriteFile(object, good[:3], 0o644))
 	must(t, os.Chtimes(filepath.Join(w.source, "README"), clock, clock))
 	w.publish(t, nil)

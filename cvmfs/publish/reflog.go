@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"context"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -98,42 +99,48 @@ func readReflog(file, name string) (*reflog, error) {
 // whenever a publication is cut short.
 const nextReflog = cvmfs.ReflogFile + ".next"
 
-// reflogFile returns the file that holds the reflog that m names; the usual one
-// if none does.
-func (s *storage) reflogFile(m *cvmfs.Manifest) string {
-	if m.Reflog.IsZero() {
-		return s.file(cvmfs.ReflogFile)
+// reflogFile finds the file that holds the reflog that m names, and reads it; the
+// usual one if none does.
+func (s *repository) reflogFile(ctx context.Context, m *cvmfs.Manifest) (name string, data []byte, err error) {
+	data, err = s.file(ctx, cvmfs.ReflogFile)
+	if m.Reflog.IsZero() || err == nil && m.Reflog.Algorithm.Sum(data) == m.Reflog {
+		return cvmfs.ReflogFile, data, err
 	}
-	for _, name := range []string{cvmfs.ReflogFile, nextReflog} {
-		if data, err := os.ReadFile(s.file(name)); err == nil && m.Reflog.Algorithm.Sum(data) == m.Reflog {
-			return s.file(name)
-		}
+	next, nerr := s.file(ctx, nextReflog)
+	if nerr == nil && m.Reflog.Algorithm.Sum(next) == m.Reflog {
+		return nextReflog, next, nil
 	}
-	return s.file(cvmfs.ReflogFile)
+	return cvmfs.ReflogFile, data, err
 }
 
 // settleReflog puts the reflog that m names under its name, and removes one that
 // a killed publication left.
-func (s *storage) settleReflog(m *cvmfs.Manifest) error {
-	next := s.file(nextReflog)
-	if s.reflogFile(m) == next {
-		return os.Rename(next, s.file(cvmfs.ReflogFile))
-	}
-	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *repository) settleReflog(ctx context.Context, m *cvmfs.Manifest) error {
+	name, data, err := s.reflogFile(ctx, m)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return nil
+	if name == nextReflog {
+		if err := s.store.Replace(ctx, cvmfs.ReflogFile, data); err != nil {
+			return err
+		}
+	}
+	return s.store.Remove(ctx, []string{nextReflog}, func(int) {})
 }
 
 // readReflog reads the published reflog. One that is missing, damaged or does
 // not know the published catalogue is made anew from the chain of revisions.
-func (t *transaction) readReflog() (*reflog, error) {
-	l, err := readReflog(t.s.file(cvmfs.ReflogFile), t.keys.Name)
+func (t *transaction) readReflog(ctx context.Context) (*reflog, error) {
+	data, err := t.s.file(ctx, cvmfs.ReflogFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := parseReflog(t.g.dir, data, t.keys.Name)
 	if err == nil {
 		if _, known := l.refs[t.head.RootHash]; known {
 			return l, nil
 		}
-	} else if !errors.Is(err, cvmfs.ErrMalformed) && !errors.Is(err, cvmfs.ErrWrongName) && !isMissing(t.s.file(cvmfs.ReflogFile)) {
+	} else if !errors.Is(err, cvmfs.ErrMalformed) && !errors.Is(err, cvmfs.ErrWrongName) {
 		return nil, err
 	}
 	l = &reflog{refs: make(map[cvmfs.Hash]reference)}
@@ -142,25 +149,40 @@ func (t *transaction) readReflog() (*reflog, error) {
 		roots = append(roots, tag.Hash)
 	}
 	for _, root := range roots {
-		if err := t.chain(l, root); err != nil {
+		if err := t.chain(ctx, l, root); err != nil {
 			return nil, fmt.Errorf("making the reflog anew: %w", err)
 		}
 	}
 	return l, nil
 }
 
-func isMissing(file string) bool {
-	_, err := os.Lstat(file)
-	return errors.Is(err, fs.ErrNotExist)
+// parseReflog reads the content of a reflog; none at all is malformed.
+func parseReflog(dir string, data []byte, name string) (*reflog, error) {
+	f, err := os.CreateTemp(dir, "reflog-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.Remove(f.Name()) //nolint:errcheck // temporary
+	_, err = f.Write(data)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return nil, fmt.Errorf("reading reflog: it is empty: %w", cvmfs.ErrMalformed)
+	}
+	return readReflog(f.Name(), name)
 }
 
 // chain adds a root catalogue and those before it, as far as they are kept.
-func (t *transaction) chain(l *reflog, root cvmfs.Hash) error {
+func (t *transaction) chain(ctx context.Context, l *reflog, root cvmfs.Hash) error {
 	for at := root; !at.IsZero(); {
 		if _, known := l.refs[at]; known {
 			return nil
 		}
-		file, err := t.s.unpack(t.g.dir, at, cvmfs.SuffixCatalog)
+		file, err := t.s.unpack(ctx, t.g.dir, at, cvmfs.SuffixCatalog)
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) && at != root {
 				return nil // garbage collection ends the chain here

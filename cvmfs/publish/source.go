@@ -76,6 +76,8 @@ type scanner struct {
 	report   func(Progress)
 	seen     int64
 	empty    cvmfs.Hash // the content of markers
+	marked   bool       // some marker has it
+	rules    []byte     // .cvmfsdirtab of an archive
 }
 
 // scan builds the tree of the source and compares it with the base revision.
@@ -267,16 +269,22 @@ func (s *scanner) xattrs(path string) (map[string][]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading source: attribute %q of %s: %w", key, file, err)
 		}
-		if len(value) > catalog.MaxXattrValue || len(set) == catalog.MaxXattrs {
-			s.warn("%q: attribute %q of %d bytes left out, the format holds %d of %d bytes", path, key, len(value), catalog.MaxXattrs, catalog.MaxXattrValue)
-			continue
-		}
-		if set == nil {
-			set = make(map[string][]byte)
-		}
-		set[key] = value
+		set = s.keepXattr(path, set, key, value)
 	}
 	return set, nil
+}
+
+// keepXattr adds an attribute to a set, which may be nil, if the format holds it.
+func (s *scanner) keepXattr(path string, set map[string][]byte, key string, value []byte) map[string][]byte {
+	if len(key) > catalog.MaxXattrValue || len(value) > catalog.MaxXattrValue || len(set) == catalog.MaxXattrs {
+		s.warn("%q: attribute %q of %d bytes left out, the format holds %d of %d bytes", path, key, len(value), catalog.MaxXattrs, catalog.MaxXattrValue)
+		return set
+	}
+	if set == nil {
+		set = make(map[string][]byte)
+	}
+	set[key] = value
+	return set
 }
 
 // readGrowing calls a function that wants a buffer of unknown size.

@@ -108,6 +108,7 @@ func (s *scanner) addMarkers(dir *node) {
 				m.entry.Hash, m.entry.Compression = w.Hash, w.Compression
 			}
 		}
+		s.marked = s.marked || m.entry.Hash == s.empty
 		n.insert(m)
 	}
 	for _, n := range slices.Clone(dir.children) {
@@ -152,9 +153,12 @@ func (s *scanner) dirtab(root *node) (*dirtab, error) {
 	if n.entry.Size > maxDirtab {
 		return nil, fmt.Errorf("source: %s of %d bytes: %w", dirtabName, n.entry.Size, ErrSource)
 	}
-	text, err := os.ReadFile(s.file("/" + dirtabName))
-	if err != nil {
-		return nil, fmt.Errorf("reading source: %w", err)
+	text := s.rules
+	if s.options.Tar == nil {
+		var err error
+		if text, err = os.ReadFile(s.file("/" + dirtabName)); err != nil {
+			return nil, fmt.Errorf("reading source: %w", err)
+		}
 	}
 	return parseDirtab(string(text))
 }

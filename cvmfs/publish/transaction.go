@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,18 +13,20 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/history"
-	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/cvmfs/publish/internal/storage"
 )
 
 // transaction is one change of a repository, under its lock.
 type transaction struct {
-	s     *storage
+	s     *repository
 	g     *staging
 	keys  *Keys
-	lock  *atomicfile.Lock
+	lock  storage.Lock
 	now   time.Time // what is dated is dated this, whole seconds
 	clock func() time.Time
 	head  *cvmfs.Manifest // what is published
+
+	published []byte // the file of head, signed; nil if there is none
 
 	tags      []history.Tag
 	tagsDirty bool
@@ -34,27 +35,24 @@ type transaction struct {
 }
 
 // begin locks a repository and verifies what is published with the keys.
-func begin(root, name, keyDir string, clock func() time.Time, a cvmfs.Algorithm) (*transaction, error) {
+func begin(ctx context.Context, root, name, keyDir string, clock func() time.Time, a cvmfs.Algorithm) (*transaction, error) {
 	s, err := openStorage(root, name)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(s.file(cvmfs.ManifestFile)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w in %s", ErrNoRepository, s.dir)
-		}
+	if err := s.exists(ctx); err != nil {
 		return nil, err
 	}
 	keys, err := LoadKeys(keyDir, name)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := s.acquire()
+	lock, err := s.store.Lock(ctx)
 	if err != nil {
 		return nil, err
 	}
 	t := &transaction{s: s, keys: keys, lock: lock, now: clock().UTC().Truncate(time.Second), clock: clock}
-	if err := t.open(a); err != nil {
+	if err := t.open(ctx, a); err != nil {
 		t.end()
 		return nil, err
 	}
@@ -63,23 +61,23 @@ func begin(root, name, keyDir string, clock func() time.Time, a cvmfs.Algorithm)
 
 // open reads what is published and prepares for objects hashed by a, or as
 // before where a is zero.
-func (t *transaction) open(a cvmfs.Algorithm) (err error) {
-	if err := t.readHead(); err != nil {
+func (t *transaction) open(ctx context.Context, a cvmfs.Algorithm) (err error) {
+	if err := t.readHead(ctx); err != nil {
 		return err
 	}
 	if a == cvmfs.MD5 {
 		a = t.head.RootHash.Algorithm
 	}
-	if t.g, err = t.s.stage(a); err != nil {
+	if t.g, err = t.s.stage(ctx, a); err != nil {
 		return err
 	}
-	if err := t.readTags(); err != nil {
+	if err := t.readTags(ctx); err != nil {
 		return err
 	}
-	if err := t.s.settleReflog(t.head); err != nil {
+	if err := t.s.settleReflog(ctx, t.head); err != nil {
 		return err
 	}
-	t.reflog, err = t.readReflog()
+	t.reflog, err = t.readReflog(ctx)
 	return err
 }
 
@@ -101,8 +99,8 @@ func (t *transaction) end() {
 
 // readHead verifies the published manifest. A whitelist that has ended does
 // not matter to somebody who can sign a new one.
-func (t *transaction) readHead() error {
-	manifest, err := os.ReadFile(t.s.file(cvmfs.ManifestFile))
+func (t *transaction) readHead(ctx context.Context) error {
+	manifest, err := t.s.file(ctx, cvmfs.ManifestFile)
 	if err != nil {
 		return err
 	}
@@ -110,11 +108,11 @@ func (t *transaction) readHead() error {
 	if err != nil {
 		return err
 	}
-	certificate, err := t.s.read(parsed.Certificate, cvmfs.SuffixCertificate, maxSmall)
+	certificate, err := t.s.read(ctx, parsed.Certificate, cvmfs.SuffixCertificate, maxSmall)
 	if err != nil {
 		return fmt.Errorf("reading certificate: %w", err)
 	}
-	whitelist, err := os.ReadFile(t.s.file(cvmfs.WhitelistFile))
+	whitelist, err := t.s.file(ctx, cvmfs.WhitelistFile)
 	if err != nil {
 		return err
 	}
@@ -127,6 +125,7 @@ func (t *transaction) readHead() error {
 	if t.head, err = t.keys.trust(clock).Verify(manifest, whitelist, certificate); err != nil {
 		return err
 	}
+	t.published = manifest
 	t.whitelist, err = cvmfs.ParseWhitelist(whitelist)
 	return err
 }
@@ -134,11 +133,11 @@ func (t *transaction) readHead() error {
 // maxSmall bounds certificates and metainfo documents.
 const maxSmall = 1 << 20
 
-func (t *transaction) readTags() error {
+func (t *transaction) readTags(ctx context.Context) error {
 	if t.head.History.IsZero() {
 		return nil
 	}
-	file, err := t.s.unpack(t.g.dir, t.head.History, cvmfs.SuffixHistory)
+	file, err := t.s.unpack(ctx, t.g.dir, t.head.History, cvmfs.SuffixHistory)
 	if err != nil {
 		return fmt.Errorf("reading history: %w", err)
 	}
@@ -176,15 +175,18 @@ func (t *transaction) removeTag(name string) bool {
 }
 
 // commit publishes next: objects, whitelist if it wears out, the new reflog
-// aside, the manifest, and with that done the reflog under its name. If nothing changed at all it leaves everything alone.
+// aside, the manifest, and with that done the reflog under its name. If nothing changed at all it leaves
+// all of that alone.
 func (t *transaction) commit(ctx context.Context, next cvmfs.Manifest, result *Result) error {
-	if err := t.refresh(result); err != nil {
+	if err := t.refresh(ctx, result); err != nil {
 		return err
 	}
 	if next == *t.head && !t.tagsDirty {
-		return nil
+		// What an unchanged tree brings are objects the repository has lost.
+		result.Objects, result.BytesStored = int64(len(t.g.names)), t.g.stored
+		return t.g.commit(ctx)
 	}
-	if err := t.complete(&next); err != nil {
+	if err := t.complete(ctx, &next); err != nil {
 		return err
 	}
 	file, err := t.writeReflog(next)
@@ -195,36 +197,39 @@ func (t *transaction) commit(ctx context.Context, next cvmfs.Manifest, result *R
 		return err
 	}
 	result.Objects, result.BytesStored = int64(len(t.g.names)), t.g.stored
+	if err := t.lock.Held(); err != nil {
+		return err
+	}
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return err
 		}
 		next.Reflog = t.g.algorithm.Sum(data)
-		if err := atomicfile.Write(t.s.file(nextReflog), data, 0o644); err != nil {
+		if err := t.s.store.Replace(ctx, nextReflog, data); err != nil {
 			return err
 		}
 	}
-	if err := t.publishManifest(next); err != nil {
+	if err := t.publishManifest(ctx, next); err != nil {
 		return err
 	}
-	return t.s.settleReflog(t.head)
+	return t.s.settleReflog(ctx, t.head)
 }
 
 // complete stores the objects a manifest names besides its catalogue.
-func (t *transaction) complete(next *cvmfs.Manifest) error {
+func (t *transaction) complete(ctx context.Context, next *cvmfs.Manifest) error {
 	var err error
-	if next.Certificate, err = t.g.putBytes(t.keys.Certificate, cvmfs.SuffixCertificate); err != nil {
+	if next.Certificate, err = t.g.putBytes(ctx, t.keys.Certificate, cvmfs.SuffixCertificate); err != nil {
 		return err
 	}
 	// All hashes of a manifest have one algorithm; a new one takes its old
 	// documents along.
 	if m := next.Metainfo; !m.IsZero() && m.Algorithm != next.RootHash.Algorithm {
-		data, err := t.s.read(m, cvmfs.SuffixMetainfo, maxSmall)
+		data, err := t.s.read(ctx, m, cvmfs.SuffixMetainfo, maxSmall)
 		if err != nil {
 			return fmt.Errorf("reading metainfo: %w", err)
 		}
-		if next.Metainfo, err = t.g.putBytes(data, cvmfs.SuffixMetainfo); err != nil {
+		if next.Metainfo, err = t.g.putBytes(ctx, data, cvmfs.SuffixMetainfo); err != nil {
 			return err
 		}
 	}
@@ -233,7 +238,7 @@ func (t *transaction) complete(next *cvmfs.Manifest) error {
 		if err := history.Write(file, t.keys.Name, t.head.History, t.tags); err != nil {
 			return err
 		}
-		if next.History, err = t.g.putFile(file, cvmfs.SuffixHistory); err != nil {
+		if next.History, err = t.g.putFile(ctx, file, cvmfs.SuffixHistory); err != nil {
 			return err
 		}
 		if err := os.Remove(file); err != nil {
@@ -248,32 +253,32 @@ func (t *transaction) complete(next *cvmfs.Manifest) error {
 const previousManifest = ".cvmfspublished.prev"
 
 // publishManifest signs, reads back, verifies and replaces the manifest.
-func (t *transaction) publishManifest(next cvmfs.Manifest) error {
+func (t *transaction) publishManifest(ctx context.Context, next cvmfs.Manifest) error {
 	data, err := next.Sign(t.keys.Repository)
 	if err != nil {
 		return err
 	}
-	whitelist, err := os.ReadFile(t.s.file(cvmfs.WhitelistFile))
+	whitelist, err := t.s.file(ctx, cvmfs.WhitelistFile)
 	if err != nil {
 		return err
 	}
 	if _, err := t.keys.trust(t.clock).Verify(data, whitelist, t.keys.Certificate); err != nil {
 		return fmt.Errorf("not published, readers would refuse it: %w", err)
 	}
-	if old, err := os.ReadFile(t.s.file(cvmfs.ManifestFile)); err == nil {
-		if err := atomicfile.Write(t.s.file(previousManifest), old, 0o600); err != nil {
+	if t.published != nil {
+		if err := t.s.store.Replace(ctx, previousManifest, t.published); err != nil {
 			return err
 		}
 	}
-	if err := atomicfile.Write(t.s.file(cvmfs.ManifestFile), data, 0o644); err != nil {
+	if err := t.s.store.Replace(ctx, cvmfs.ManifestFile, data); err != nil {
 		return err
 	}
-	t.head = &next
+	t.head, t.published = &next, data
 	return nil
 }
 
 // refresh signs the whitelist anew when it has used up half its life.
-func (t *transaction) refresh(result *Result) error {
+func (t *transaction) refresh(ctx context.Context, result *Result) error {
 	w := t.whitelist
 	if w == nil {
 		return nil
@@ -282,7 +287,7 @@ func (t *transaction) refresh(result *Result) error {
 		return fmt.Errorf("%w: the whitelist does not have the certificate of %q, sign it anew first", ErrKeys, t.keys.Name)
 	}
 	if life := w.Expires.Sub(w.Issued); t.keys.Master != nil && t.clock().After(w.Issued.Add(life/2)) {
-		if err := t.renewWhitelist(life, t.keys.fingerprint()); err != nil {
+		if err := t.renewWhitelist(ctx, life, t.keys.fingerprint()); err != nil {
 			return err
 		}
 		result.WhitelistRenewed = true
@@ -293,7 +298,7 @@ func (t *transaction) refresh(result *Result) error {
 
 // renewWhitelist signs a whitelist, verifies it as a reader would, and replaces
 // the old one.
-func (t *transaction) renewWhitelist(life time.Duration, fingerprints ...cvmfs.Hash) error {
+func (t *transaction) renewWhitelist(ctx context.Context, life time.Duration, fingerprints ...cvmfs.Hash) error {
 	if t.keys.Master == nil {
 		return fmt.Errorf("%w: the master key of %q is not here", ErrKeys, t.keys.Name)
 	}
@@ -313,7 +318,7 @@ func (t *transaction) renewWhitelist(life time.Duration, fingerprints ...cvmfs.H
 	if err != nil {
 		return fmt.Errorf("whitelist not written, readers would refuse it: %w", err)
 	}
-	if err := atomicfile.Write(t.s.file(cvmfs.WhitelistFile), data, 0o644); err != nil {
+	if err := t.s.store.Replace(ctx, cvmfs.WhitelistFile, data); err != nil {
 		return err
 	}
 	t.whitelist = checked

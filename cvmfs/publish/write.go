@@ -192,7 +192,7 @@ func (w *writer) writeRevision(r *region, root *node, path string, revision uint
 		return written{}, err
 	}
 	out.size = fi.Size()
-	out.hash, err = w.g.putFile(file, cvmfs.SuffixCatalog)
+	out.hash, err = w.g.putFile(w.ctx, file, cvmfs.SuffixCatalog)
 	return out, err
 }
 

@@ -37,6 +37,8 @@ func newRepo(a *app) *cobra.Command {
 		newRepoDiff(a),
 		newRepoCheck(a),
 		newRepoResign(a),
+		newRepoSnapshot(a),
+		newRepoImport(a),
 		newRepoGC(a),
 		newRepoMount(a),
 		newRepoLs(a),
@@ -69,16 +71,13 @@ func (a *app) keysDir(dir string) (string, error) {
 	return filepath.Join(string(home), "keys"), nil
 }
 
-// splitRepo takes the directory of a repository apart: its storage and its name.
+// splitRepo takes the location of a repository apart: its storage and its name.
 func splitRepo(dir string) (storage, name string, err error) {
-	abs, err := filepath.Abs(dir)
+	storage, name, err = publish.SplitLocation(dir)
 	if err != nil {
-		return "", "", err
-	}
-	storage, name = filepath.Dir(abs), filepath.Base(abs)
-	if err := cvmfs.CheckName(name); err != nil {
 		return "", "", fail.New(fail.Usage, "%s is no directory of a repository: %w", dir, err).
-			Hint("give STORAGE/NAME, where NAME is the repository's full name, such as sw.example.org")
+			Hint("give STORAGE/NAME, where NAME is the repository's full name, such as sw.example.org").
+			Hint("STORAGE is a directory or s3://BUCKET/PREFIX")
 	}
 	return storage, name, nil
 }
@@ -141,6 +140,15 @@ func publisherError(err error) error {
 		return nil
 	case errors.Is(err, publish.ErrNoRepository):
 		return fail.New(fail.NotFound, "%w", err).Hint("mica repo create makes one, mica repo publish too")
+	case errors.Is(err, publish.ErrNoReplica):
+		return fail.New(fail.Refused, "%w", err).Hint("its owner lets it be copied with a file .cvmfs_master_replica in it").
+			Hint("or copy it all the same with --unmarked")
+	case errors.Is(err, publish.ErrRollback):
+		return fail.New(fail.Unverified, "%w", err).Hint("the source may be a server that has not been brought up to date")
+	case errors.Is(err, publish.ErrIncomplete):
+		return fail.New(fail.Partial, "%w", err).Hint("what could be copied has been; try again once the source is whole, or from another server")
+	case errors.Is(err, publish.ErrImport):
+		return fail.New(fail.Failed, "%w", err).Hint("go on publishing it with cvmfs_server")
 	case errors.Is(err, publish.ErrNoTag):
 		return fail.New(fail.NotFound, "%w", err).Hint("see mica repo tags")
 	case errors.Is(err, publish.ErrExists):

@@ -34,7 +34,7 @@ changed.`,
 			if err != nil {
 				return err
 			}
-			info, err := publish.ReadInfo(storage, name, nil, time.Now)
+			info, err := publish.ReadInfo(cmd.Context(), storage, name, nil, time.Now)
 			if err != nil {
 				return publisherError(err)
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"text/tabwriter"
@@ -36,8 +37,8 @@ func newRepoInfo(a *app) *cobra.Command {
 		Use:   "info STORAGE/NAME",
 		Short: "Show what is published in a repository",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			info, err := a.repoInfo(args[0], keys, key)
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := a.repoInfo(cmd.Context(), args[0], keys, key)
 			if err != nil {
 				return err
 			}
@@ -56,7 +57,7 @@ func newRepoInfo(a *app) *cobra.Command {
 	return cmd
 }
 
-func (a *app) repoInfo(dir, keys, key string) (repoInfo, error) {
+func (a *app) repoInfo(ctx context.Context, dir, keys, key string) (repoInfo, error) {
 	storage, name, err := splitRepo(dir)
 	if err != nil {
 		return repoInfo{}, err
@@ -65,7 +66,7 @@ func (a *app) repoInfo(dir, keys, key string) (repoInfo, error) {
 	if err != nil {
 		return repoInfo{}, err
 	}
-	info, err := publish.ReadInfo(storage, name, public, time.Now)
+	info, err := publish.ReadInfo(ctx, storage, name, public, time.Now)
 	if err != nil {
 		return repoInfo{}, publisherError(err)
 	}

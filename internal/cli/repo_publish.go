@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -49,11 +50,17 @@ type published struct {
 func newRepoPublish(a *app) *cobra.Command {
 	var f publishFlags
 	cmd := &cobra.Command{
-		Use:   "publish DIR --repo STORAGE --name NAME",
-		Short: "Publish a directory tree as the next revision of a repository",
-		Long: `Publish a directory tree as the next revision of the repository STORAGE/NAME.
+		Use:   "publish DIR|ARCHIVE --repo STORAGE --name NAME",
+		Short: "Publish a directory or a tar archive as the next revision of a repository",
+		Long: `Publish a directory tree as the next revision of the repository STORAGE/NAME; or
+the tree in a tar archive, which may be packed by gzip, bzip2, xz or zstd, with -
+for one from standard input.
 The repository and its keys are made if there are none. Files that look as they
 did in the revision before are not read again.
+
+STORAGE is a directory or a bucket, s3://BUCKET/PREFIX?endpoint=URL. The keys to a
+bucket are taken from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from a file
+nobody else may read: ~/.aws/credentials or that of ?credentials=FILE.
 
 A directory with a file .cvmfscatalog gets a catalogue of its own; rules in
 .cvmfsdirtab at the root name more of them; and where a catalogue would become
@@ -64,7 +71,7 @@ large it is split. The tree itself is not changed.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.publish(cmd.Context(), f, args[0]) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.storage, "repo", "", "directory that has, or will have, the repository in it")
+	flags.StringVar(&f.storage, "repo", "", "directory or s3://BUCKET/PREFIX that has, or will have, the repository in it")
 	flags.StringVar(&f.name, "name", "", "full name of the repository, such as sw.example.org")
 	keysFlag(cmd, &f.keys)
 	flags.StringVar(&f.tag, "tag", "", "name for the new revision")
@@ -72,7 +79,7 @@ large it is split. The tree itself is not changed.`,
 	flags.BoolVar(&f.noGeneric, "no-generic-tag", false, "do not tag the revision with its date")
 	flags.DurationVar(&f.ttl, "ttl", 0, "how long readers wait before they look for news (default: as before)")
 	flags.StringVar(&f.algorithm, "hash", "", "hash algorithm of new objects: sha1, rmd160 or shake128 (default: as before)")
-	flags.StringVar(&f.compression, "compression", "zlib", "of new files: zlib or none")
+	flags.StringVar(&f.compression, "compression", "", "of new files: zlib or none (default: zlib, or what an imported repository had)")
 	flags.IntVar(&f.entries, "catalog-entries", 0, "entries of a catalogue before it is split, -1 for never (default: 5000)")
 	flags.StringVar(&f.owner, "owner", "", "UID:GID that owns everything, instead of those of the tree")
 	flags.BoolVar(&f.checksum, "checksum", false, "read every file, however unchanged it looks")
@@ -93,12 +100,17 @@ func (a *app) publish(ctx context.Context, f publishFlags, dir string) error {
 	if err != nil {
 		return err
 	}
+	end, err := a.archive(&o)
+	if err != nil {
+		return err
+	}
+	defer end()
 	sink, done, err := a.sink()
 	if err != nil {
 		return err
 	}
 	o.Progress = repoProgress(sink, f.name)
-	result, err := publish.Publish(ctx, o)
+	result, err := publish.Publish(ctx, o) // reads nothing of the source if there is no repository
 	if errors.Is(err, publish.ErrNoRepository) {
 		err = publish.Create(ctx, publish.CreateOptions{Storage: o.Storage, Name: o.Name, Keys: o.Keys, TTL: o.TTL, Algorithm: o.Algorithm, Now: o.Now, Stamp: o.Stamp})
 		if err == nil {
@@ -120,6 +132,24 @@ func (a *app) publish(ctx context.Context, f publishFlags, dir string) error {
 	return a.printPublished(f, result)
 }
 
+// archive opens the source if it is not a directory.
+func (a *app) archive(o *publish.Options) (end func(), err error) {
+	if o.Source == "-" {
+		o.Source, o.Tar = "", a.In
+		return func() {}, nil
+	}
+	fi, err := os.Stat(o.Source)
+	if err != nil || fi.IsDir() {
+		return func() {}, nil // what is wrong with it is found where it is read
+	}
+	f, err := os.Open(o.Source)
+	if err != nil {
+		return nil, fail.New(fail.NotFound, "opening the archive: %w", err)
+	}
+	o.Source, o.Tar = "", f
+	return func() { _ = f.Close() }, nil
+}
+
 func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error) {
 	o := publish.Options{
 		Source: dir, Storage: f.storage, Name: f.name, Tag: f.tag, Description: f.description, NoGenericTag: f.noGeneric,
@@ -136,13 +166,22 @@ func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error
 	if o.Stamp, err = a.stamp(); err != nil {
 		return o, err
 	}
+	settings, found, err := publish.LoadSettings(o.Keys, f.name)
+	if err != nil {
+		return o, fail.New(fail.Usage, "%w", err)
+	}
+	if found {
+		settings.Apply(&o)
+	}
 	if f.algorithm != "" {
 		if o.Algorithm, err = cvmfs.ParseAlgorithm(f.algorithm); err != nil {
 			return o, fail.New(fail.Usage, "--hash: %w", err).Hint("use sha1, rmd160 or shake128")
 		}
 	}
 	switch f.compression {
+	case "":
 	case "zlib", "default":
+		o.Compression = cvmfs.Zlib
 	case "none":
 		o.Compression = cvmfs.Plain
 	default:

@@ -27,12 +27,12 @@ func newRepoTags(a *app) *cobra.Command {
 		Use:   "tags STORAGE/NAME",
 		Short: "List the tags of a repository, newest revision first",
 		Args:  cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			storage, name, err := splitRepo(args[0])
 			if err != nil {
 				return err
 			}
-			info, err := publish.ReadInfo(storage, name, nil, time.Now)
+			info, err := publish.ReadInfo(cmd.Context(), storage, name, nil, time.Now)
 			if err != nil {
 				return publisherError(err)
 			}
