@@ -44,6 +44,7 @@ var (
 	_ machine.Viewer      = (*Driver)(nil)
 	_ machine.Forwarder   = (*Driver)(nil)
 	_ machine.Checker     = (*Driver)(nil)
+	_ machine.Prober      = (*Driver)(nil)
 	_ machine.Changer     = (*Driver)(nil)
 	_ machine.Cloner      = (*Driver)(nil)
 	_ machine.Reacher     = (*Driver)(nil)
@@ -83,7 +84,7 @@ const oldest = 7_001_000
 // runs, the program is asked for its version.
 func (d *Driver) Probe(ctx context.Context) (machine.Report, error) { return d.probe(ctx, d.uri) }
 
-// ProbeFor is Probe of a machine: the daemon that a machine names may be
+// ProbeFor implements machine.Prober: the daemon that a machine names may be
 // another than that of machines that name none.
 func (d *Driver) ProbeFor(ctx context.Context, s machine.Spec) (machine.Report, error) {
 	o, err := d.options(s)
