@@ -8,12 +8,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
@@ -22,6 +24,7 @@ import (
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/publish"
 	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/tier"
 )
 
 // shelf is an S3 service in this process, with one bucket.
@@ -223,6 +226,53 @@ func TestBucketDies(t *testing.T) {
 	w.publish(t, nil)
 	if now := w.head(t); now.Revision != before.Revision+1 {
 		t.Errorf("revision = %d, want %d", now.Revision, before.Revision+1)
+	}
+	clean(t, w.check(t))
+}
+
+// A publisher killed in the middle of its uploads leaves the revision before.
+// Its lock holds others off until the lease ends.
+func TestBucketKilled(t *testing.T) {
+	tier.Full(t)
+	s := newShelf(t)
+	w := emptyWorld(t)
+	w.storage = s.location()
+	w.create(t)
+	w.write(t, "old", "old")
+	w.publish(t, nil)
+	before := w.head(t)
+	for i := range 50 {
+		w.write(t, fmt.Sprintf("new/%d", i), strings.Repeat("z", 100+i))
+	}
+	self, err := os.Executable()
+	must(t, err)
+	child := exec.CommandContext(t.Context(), self, "-test.run=^TestKilledChild$")
+	child.Env = append(os.Environ(), childVariable+"="+filepath.Dir(w.source), childStorage+"="+w.storage)
+	s.after(20, func() { _ = child.Process.Kill() })
+	must(t, child.Start())
+	var exit *exec.ExitError
+	if err := child.Wait(); !errors.As(err, &exit) || exit.ExitCode() != -1 {
+		t.Fatalf("child = %v, want it killed", err)
+	}
+	s.after(0, nil)
+	if now := w.head(t); *now != *before {
+		t.Errorf("the manifest is of revision %d", now.Revision)
+	}
+	clean(t, w.check(t))
+	if _, err := publish.Publish(t.Context(), w.options()); !errors.Is(err, atomicfile.ErrLocked) {
+		t.Errorf("publishing right after: %v, want ErrLocked", err)
+	}
+	// The lease is of the real clock, so that the test ends it by hand.
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodDelete, s.URL+"/shelf/repos/"+name+"/.mica.lock", nil)
+	must(t, err)
+	answer, err := http.DefaultClient.Do(r)
+	must(t, err)
+	answer.Body.Close()
+	w.now = w.now.Add(time.Hour)
+	result, err := publish.Publish(t.Context(), w.options())
+	must(t, err)
+	if result.Objects >= 50 {
+		t.Errorf("%d objects were put again, want only those the killed one had not", result.Objects)
 	}
 	clean(t, w.check(t))
 }
