@@ -385,7 +385,7 @@ func TestReplicateToBucket(t *testing.T) {
 	r.storage, r.options.Storage = s.location(), s.location()
 	r.copy(t)
 	clean(t, r.check(t))
-	if keys := s.put(); !(indexOf(keys, cvmfs.ManifestFile) > indexOf(keys, r.head(t).RootHash.ObjectPath(cvmfs.SuffixCatalog))) {
+	if keys := s.put(); indexOf(keys, cvmfs.ManifestFile) <= indexOf(keys, r.head(t).RootHash.ObjectPath(cvmfs.SuffixCatalog)) {
 		t.Errorf("put %q, want the manifest after the root catalogue", keys)
 	}
 }

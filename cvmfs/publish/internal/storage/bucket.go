@@ -130,7 +130,7 @@ func (b *bucket) credentials() (*credentials.Credentials, error) {
 		return nil, fmt.Errorf("credentials %s: others may read it, its mode is %v and should be 0600: %w", file, fi.Mode().Perm(), fs.ErrPermission)
 	}
 	c := credentials.NewFileAWSCredentials(file, b.profile)
-	if _, err := c.GetWithContext(nil); err != nil { //nolint:staticcheck // the library means the default by nil
+	if _, err := c.GetWithContext(nil); err != nil {
 		return nil, fmt.Errorf("credentials %s, profile %q: %w", file, b.profile, err)
 	}
 	return c, nil
