@@ -33,8 +33,11 @@ func FindImage(h Home, named string, getenv func(string) string) (string, error)
 	if named != "" {
 		return filepath.Abs(named)
 	}
-	found, err := filepath.Glob(filepath.Join(h.Images(), "*.iso"))
-	if err != nil || len(found) == 0 {
+	found, err := listed(h.Images(), func(name string) bool { return filepath.Ext(name) == ".iso" })
+	if err != nil {
+		return "", fmt.Errorf("looking for a boot image: %w", err)
+	}
+	if len(found) == 0 {
 		return "", fail.New(fail.NotFound, "there is no boot image in %s", h.Images()).
 			Hint("build one with 'mica image build', or name one with --image or MICA_IMAGE")
 	}
@@ -51,6 +54,22 @@ func FindImage(h Home, named string, getenv func(string) string) (string, error)
 		return found[i] > found[j]
 	})
 	return found[0], nil
+}
+
+// listed returns the paths of what is in a folder by names that match. The
+// folder's own name may hold anything, and need not exist.
+func listed(dir string, match func(name string) bool) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var paths []string
+	for _, e := range entries {
+		if match(e.Name()) {
+			paths = append(paths, filepath.Join(dir, e.Name()))
+		}
+	}
+	return paths, nil
 }
 
 // checkBootImage looks at the few bytes that tell a whole, bootable ISO 9660

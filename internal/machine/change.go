@@ -83,8 +83,8 @@ func (f *Fleet) become(ctx context.Context, h *held, to Spec) error {
 		f.at("moved")
 	}
 	err := f.carryOut(ctx, h)
-	if err == nil {
-		return nil
+	if err == nil || h.Pending == nil { // done; what could not be noted the next command notes
+		return err
 	}
 	if to.Dir != from.Dir {
 		if merr := os.Rename(to.Dir, from.Dir); merr != nil {

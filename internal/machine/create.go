@@ -209,16 +209,18 @@ func (f *Fleet) evict(ctx context.Context, name string) error {
 	h := &held{lock: l}
 	defer h.release()
 	r, err := load(dir)
-	if err != nil && !notThere(err) {
+	if notThere(err) { // what a command of mica's left has a record, from beginning to end
+		return fail.New(fail.Conflict, "%s is in the way, and holds no machine", dir).
+			Hint("move it away, or choose another name")
+	}
+	if err != nil {
 		return fail.New(fail.Conflict, "the folder of %q holds a damaged record: %w", name, err).
 			Hint("'mica destroy --force %s' removes it", name)
 	}
-	if err == nil {
-		if r.Phase == PhaseCreated {
-			return taken(name)
-		}
-		h.Record = r
+	if r.Phase == PhaseCreated {
+		return taken(name)
 	}
+	h.Record = r
 	f.say("clearing what a killed command left of %q", name)
 	return f.clear(ctx, h, dir)
 }

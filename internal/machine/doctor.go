@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/internal/atomicfile"
+	"github.com/micavm/mica/internal/download"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine/bootsector"
 )
@@ -156,7 +157,7 @@ func checkMemory(free int64) Finding {
 
 func (f *Fleet) checkImages(getenv func(string) string) Finding {
 	if named := getenv("MICA_IMAGE"); IsURL(named) {
-		return Finding{Part: "image", Health: Fine, Detail: named + " (fetched when a machine is made of it)"}
+		return Finding{Part: "image", Health: Fine, Detail: download.Shown(named) + " (fetched when a machine is made of it)"}
 	}
 	image, detail := Image{}, ""
 	path, err := FindImage(f.Home, "", getenv)
@@ -321,7 +322,7 @@ func (f *Fleet) remove(ctx context.Context) error {
 
 // clearTests removes the tests of doctors that were killed.
 func (f *Fleet) clearTests(ctx context.Context) {
-	left, _ := filepath.Glob(filepath.Join(string(f.Home), testPrefix+"*"))
+	left, _ := listed(string(f.Home), func(name string) bool { return strings.HasPrefix(name, testPrefix) })
 	for _, home := range left {
 		lock, err := atomicfile.TryLock(filepath.Join(home, lockFile))
 		if err != nil {

@@ -32,6 +32,7 @@ const (
 	followEvery = 100 * time.Millisecond
 	maxLine     = 64 << 10 // longer console lines are no events
 	maxFact     = 16 << 10
+	maxFacts    = 64
 )
 
 // events finds stage events in console output that comes in pieces.
@@ -167,7 +168,7 @@ func (f *Fleet) Follow(ctx context.Context, name string, emit func(stage.Event))
 		}
 		emit(e)
 		for k, v := range e.Facts {
-			if e.Stage != stage.Plugin && len(v) <= maxFact {
+			if _, told := facts[k]; e.Stage != stage.Plugin && len(k) <= maxFact && len(v) <= maxFact && (told || len(facts) < maxFacts) {
 				facts[k] = v
 			}
 		}

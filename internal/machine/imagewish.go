@@ -80,11 +80,11 @@ func (f *Fleet) fetchImage(ctx context.Context, address, sum string) (string, er
 	base := download.BaseName(address)
 	switch {
 	case err != nil:
-		return "", fail.New(fail.Usage, "reading URL %q: %w", address, err)
+		return "", fail.New(fail.Usage, "the address of the image is no URL") // what is wrong with it may be a password
 	case base == "":
-		return "", fail.New(fail.Usage, "%q names no file", address)
+		return "", fail.New(fail.Usage, "%q names no file", download.Shown(address))
 	case u.Scheme == "http" && sum == "":
-		return "", fail.New(fail.Usage, "what comes by plain http may be anybody's: %q needs a checksum", address).
+		return "", fail.New(fail.Usage, "what comes by plain http may be anybody's: %q needs a checksum", download.Shown(address)).
 			Hint("pass --checksum sha256:..., as the image's publisher tells it, or an https URL")
 	}
 	dir := f.Home.downloads()

@@ -18,7 +18,7 @@ import (
 // file names may have, and that is too long for a socket.
 func TestStrangeHome(t *testing.T) {
 	w := newWorld(t, drivertest.Guest{})
-	dir := filepath.Join(t.TempDir(), "Ünïcode 家, with =, 'quotes' \"too\" & 100%", strings.Repeat("long", 30))
+	dir := filepath.Join(t.TempDir(), "Ünïcode 家, with =, [brackets], 'quotes' \"too\" & 100%", strings.Repeat("long", 30))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +40,13 @@ func TestStrangeHome(t *testing.T) {
 		}
 	})
 	ctx := t.Context()
+	kept := filepath.Join(f.Home.Images(), "kept.iso")
+	if err := errors.Join(os.MkdirAll(f.Home.Images(), 0o700), os.WriteFile(kept, data, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := machine.FindImage(f.Home, "", func(string) string { return "" }); found != kept || err != nil {
+		t.Errorf("FindImage = %q, %v; want %q", found, err, kept)
+	}
 	if _, err := f.Create(ctx, orderOf("m", iso)); err != nil {
 		t.Fatalf("Create: %v (hints %q)", err, fail.Hints(err))
 	}
@@ -126,5 +133,28 @@ func TestCorruptRecords(t *testing.T) {
 			t.Errorf("record %q is still there", shown)
 		}
 		w.state("other", machine.Running)
+	}
+}
+
+// TestForeignFolder sees that a folder with no machine in it, which somebody else
+// put among the machines, stays.
+func TestForeignFolder(t *testing.T) {
+	w := newWorld(t, drivertest.Guest{})
+	file := filepath.Join(string(w.Home), "machines", "mine", "thesis.tex")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("years"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.off("m")
+	_, created := w.Create(t.Context(), orderOf("mine", w.iso))
+	for what, err := range map[string]error{"Create": created, "Rename": w.Rename(t.Context(), "m", "mine")} {
+		if !fail.Is(err, fail.Conflict) || len(fail.Hints(err)) == 0 {
+			t.Errorf("%s = %v, want class Conflict and a hint", what, err)
+		}
+	}
+	if _, err := w.Sweep(t.Context(), false); err != nil {
+		t.Error(err)
+	}
+	if data, err := os.ReadFile(file); err != nil || string(data) != "years" {
+		t.Errorf("the file holds %q, %v", data, err)
 	}
 }
