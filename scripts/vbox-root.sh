@@ -114,7 +114,7 @@ inside() {
 	timeout 240 chroot "$part" env -i PATH=/usr/bin:/bin HOME=/tmp VBOX_USER_HOME=/tmp/registry USER=root LOGNAME=root \
 		LC_ALL=C.UTF-8 DISPLAY=:77 XDG_RUNTIME_DIR=/tmp/xdg "$@"
 }
-inside Xvfb :77 -screen 0 640x480x24 -nolisten tcp >/dev/null 2>&1 &
+inside Xvfb :77 -screen 0 640x480x24 -noreset -nolisten tcp >/dev/null 2>&1 &
 manage=/usr/lib/virtualbox/VBoxManage
 version=$(inside $manage --version | tail -n 1)
 inside $manage setextradata global VBoxInternal/HM/FallbackToIEM 1 >&2

@@ -24,6 +24,9 @@ import (
 
 // keeper holds the name spaces in which the real VirtualBox runs, and its
 // display. Everything in them ends with it.
+//
+// A display that is left by its last client starts anew, and drops who comes
+// meanwhile: the next machine would not start. Hence -noreset.
 const keeper = `
 set -eu
 mount -t proc proc "$ROOT/proc"
@@ -34,7 +37,7 @@ mount -t tmpfs tmp "$ROOT/tmp"
 mkdir -p "$ROOT$SHARED" "$ROOT/tmp/xdg"
 chmod 700 "$ROOT/tmp/xdg"
 mount --bind "$SHARED" "$ROOT$SHARED"
-chroot "$ROOT" Xvfb :77 -screen 0 640x480x24 -nolisten tcp >/dev/null 2>&1 &
+chroot "$ROOT" Xvfb :77 -screen 0 640x480x24 -noreset -nolisten tcp >/dev/null 2>&1 &
 echo ready
 exec cat >/dev/null
 `
