@@ -13,7 +13,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
+	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/cvmfs/publish"
 )
 
@@ -231,4 +233,61 @@ func TestDiff(t *testing.T) {
 		return nil
 	})
 	must(t, err)
+}
+
+func TestAttachProfile(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.write(t, "a", "first")
+	w.write(t, "b", "second")
+	w.publish(t, nil)
+	read := func() *client.Repository {
+		pem, err := os.ReadFile(filepath.Join(w.keys, name+".pub"))
+		must(t, err)
+		public, err := cvmfs.ParsePublicKeys(pem)
+		must(t, err)
+		r, err := client.Open(t.Context(), client.Options{
+			Name: name, Servers: []string{"file://" + w.repo()}, MasterKeys: public, CacheDir: t.TempDir(), Record: 100, Now: w.clock,
+		})
+		must(t, err)
+		t.Cleanup(func() { _ = r.Close() })
+		return r
+	}
+	r := read()
+	for _, file := range []string{"/b", "/a"} {
+		f, err := r.Open(t.Context(), file)
+		must(t, err)
+		must(t, f.Close())
+	}
+	p := r.Recorded()
+	all := *p
+	all.Objects = append(slices.Clone(p.Objects), profile.Object{Hash: cvmfs.SHA1.Sum([]byte("gone")), Size: 4})
+	o := publish.ProfileOptions{Storage: w.storage, Name: name, Keys: w.keys, Now: w.clock}
+	if missing, err := publish.AttachProfile(t.Context(), o, &all); missing != 1 || err != nil {
+		t.Fatalf("AttachProfile = %d, %v; want one missing", missing, err)
+	}
+	w.write(t, "c", "third")
+	w.publish(t, nil) // which leaves it where it is
+	clean(t, w.check(t))
+	got, err := read().Profile(t.Context())
+	must(t, err)
+	if diff := cmp.Diff(p, got); diff != "" {
+		t.Errorf("Profile (-attached +read):\n%s", diff)
+	}
+
+	other := *p
+	other.Repository = "other.example.org"
+	if _, err := publish.AttachProfile(t.Context(), o, &other); !errors.Is(err, cvmfs.ErrWrongName) {
+		t.Errorf("AttachProfile of another repository = %v, want ErrWrongName", err)
+	}
+	// Another certificate than the one that readers know.
+	fresh := t.TempDir()
+	_, err = publish.CreateKeys(fresh, name, clock)
+	must(t, err)
+	for _, kind := range []string{"key", "crt"} {
+		must(t, os.Rename(filepath.Join(fresh, name+"."+kind), filepath.Join(w.keys, name+"."+kind)))
+	}
+	if _, err := publish.AttachProfile(t.Context(), o, p); !errors.Is(err, publish.ErrKeys) {
+		t.Errorf("AttachProfile with other keys = %v, want ErrKeys", err)
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/profile"
 )
 
 // Options say what is served.
@@ -131,7 +132,7 @@ func refuse(w http.ResponseWriter, status int) {
 func isRootFile(file string) bool {
 	switch file {
 	case cvmfs.ManifestFile, cvmfs.WhitelistFile, cvmfs.WhitelistFile + ".pkcs7", cvmfs.ReflogFile,
-		".cvmfs_master_replica", ".cvmfs_last_snapshot", ".cvmfs_is_snapshotting", ".cvmfs_status.json":
+		".cvmfs_master_replica", ".cvmfs_last_snapshot", ".cvmfs_is_snapshotting", ".cvmfs_status.json", profile.Name:
 		return true
 	}
 	return false

@@ -17,6 +17,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/cvmfs/publish"
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
@@ -34,7 +35,7 @@ fetch ahead, many objects at a time. 'mica repo slice' makes a disk of it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newRepoProfileRecord(a), newRepoProfileShow(a))
+	cmd.AddCommand(newRepoProfileRecord(a), newRepoProfileShow(a), newRepoProfileAttach(a))
 	return cmd
 }
 
@@ -143,6 +144,49 @@ func newRepoProfileShow(a *app) *cobra.Command {
 	return cmd
 }
 
+func newRepoProfileAttach(a *app) *cobra.Command {
+	var keys string
+	cmd := &cobra.Command{
+		Use:   "attach STORAGE/NAME FILE",
+		Short: "Sign a profile and put it beside the manifest of a repository",
+		Long: `Sign a profile with the repository's key and put it beside the manifest, in
+place of one that is there. From then on machines that boot this repository for
+the first time fetch ahead what is in it. Publishing keeps it; record a new one
+when much has changed.`,
+		Example: `  mica repo profile record demo boot.profile
+  mica repo profile attach /srv/cvmfs/os.example.org boot.profile`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			storage, name, err := splitRepo(args[0])
+			if err != nil {
+				return err
+			}
+			dir, err := a.keysDir(keys)
+			if err != nil {
+				return err
+			}
+			p, err := readProfile(args[1])
+			if err != nil {
+				return err
+			}
+			missing, err := publish.AttachProfile(cmd.Context(), publish.ProfileOptions{Storage: storage, Name: name, Keys: dir}, p)
+			if errors.Is(err, cvmfs.ErrWrongName) {
+				return fail.New(fail.Usage, "%w", err).Hint("attach it to the repository that it was recorded with")
+			}
+			if err != nil {
+				return publisherError(err)
+			}
+			if missing > 0 {
+				a.tell("%d objects of the profile are not in the repository any more, and left out", missing)
+			}
+			a.tell("%s: %d objects are fetched ahead", name, len(p.Objects)-missing)
+			return nil
+		},
+	}
+	keysFlag(cmd, &keys)
+	return cmd
+}
+
 // findProfile reads a profile from a file, or from beside a repository.
 func (a *app) findProfile(ctx context.Context, from string, s *repoSource) (*profile.Profile, error) {
 	if !strings.Contains(from, "://") {
@@ -209,16 +253,16 @@ The file is a tar archive.`,
 			}
 			defer r.Close() //nolint:errcheck // nothing was written but a cache
 			var p *profile.Profile
-			if from != "" {
-				p, err = readProfile(from)
+			if from == "" {
+				if p, err = r.Profile(ctx); errors.Is(err, fs.ErrNotExist) {
+					return fail.New(fail.NotFound, "repository %q has no profile", r.Name()).Hint("give the file of one with --profile")
+				}
+				err = repoError(err)
 			} else {
-				p, err = r.Profile(ctx)
-			}
-			if errors.Is(err, fs.ErrNotExist) {
-				return fail.New(fail.NotFound, "repository %q has no profile", r.Name()).Hint("give the file of one with --profile")
+				p, err = readProfile(from)
 			}
 			if err != nil {
-				return repoError(err)
+				return err
 			}
 			if err := sliceable(p, r); err != nil {
 				return err
