@@ -18,8 +18,15 @@ import (
 // and Go call the architectures in question the same.
 func (c Cache) foreign() bool { return c.Architecture != "" && c.Architecture != runtime.GOARCH }
 
-// state is where apt's lists of foreign packages are.
-func (c Cache) state() string { return filepath.Join(c.Dir, "apt-"+c.Architecture) }
+// state is where apt's lists of foreign packages are: an absolute path, since apt
+// runs in other folders.
+func (c Cache) state() string {
+	state := filepath.Join(c.Dir, "apt-"+c.Architecture)
+	if abs, err := filepath.Abs(state); err == nil {
+		return abs
+	}
+	return state
+}
 
 // apt is one of apt's programs. For foreign packages it is one that knows no
 // others and has its state in the cache: neither apt's configuration on this

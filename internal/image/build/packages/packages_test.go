@@ -167,8 +167,9 @@ func TestUnknownPackageAndNames(t *testing.T) {
 // TestForeign asks for packages of an architecture that no computer here has: apt
 // gets state of its own, and its lists once.
 func TestForeign(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "cache")
-	state := filepath.Join(dir, "apt-sparc")
+	here, dir := t.TempDir(), "cache" // apt, which runs elsewhere, is told an absolute path
+	t.Chdir(here)
+	state := filepath.Join(here, dir, "apt-sparc")
 	options := " -o APT::Architecture=sparc -o APT::Architectures=sparc -o APT::Sandbox::User=root -o Acquire::Languages=none -o Dir::State=" + state +
 		" -o Dir::State::status=/dev/null -o Dir::Cache=" + filepath.Join(state, "cache")
 	update := "apt-get" + options + " update -q -o APT::Update::Error-Mode=any"
