@@ -110,7 +110,7 @@ func recordInit(ctx context.Context, t *testing.T, repo, public string) *profile
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // a cache that nobody needs
+	defer r.Close()
 	f, err := r.Open(ctx, "/init")
 	if err == nil {
 		err = f.Close()

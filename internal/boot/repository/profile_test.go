@@ -116,7 +116,7 @@ func cut(t *testing.T, s *stand, p *profile.Profile) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // a cache that nobody needs
+	defer r.Close()
 	var out bytes.Buffer
 	if err := r.WriteSlice(t.Context(), &out, p, nil); err != nil {
 		t.Fatal(err)
