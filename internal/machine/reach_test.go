@@ -96,14 +96,16 @@ func TestThrough(t *testing.T) {
 	way := `#!/bin/bash
 [ "$*" = "-W [192.0.2.7]:22 ssh://me@far.example" ] || { echo "asked for $*" >&2; exit 1; }
 exec 3<>/dev/tcp/127.0.0.1/` + strconv.Itoa(port) + `
-cat <&3 &
-exec cat >&3
+cat <&3 2>/dev/null &
+trap "kill $!" EXIT
+cat >&3 2>/dev/null
 `
 	if err := os.WriteFile(filepath.Join(bin, "ssh"), []byte(way), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), program, login.Args([]string{"true"})...)
 	cmd.Env = append(cmd.Environ(), "PATH="+bin+":/usr/bin:/bin")
+	cmd.WaitDelay = 10 * time.Second // what the way leaves running must not keep the test
 	out, err := cmd.Output()
 	if string(out) != "root runs true" {
 		t.Errorf("ssh through another computer = %q, %v", out, err)
