@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	dialPatience   = 30 * time.Second // for a daemon to take a connection, and to start where it does so by itself
-	quickPatience  = 30 * time.Second // for an answer that takes no work
+	// libvirtd 9.0 was seen to answer nobody for a minute, and then go on.
+	dialPatience   = 90 * time.Second // for a daemon to take a connection, and to start where it does so by itself
+	quickPatience  = 90 * time.Second // for an answer that takes no work
 	longPatience   = 5 * time.Minute  // for a machine to start or end
 	hangPatience   = 10 * time.Second // for what is under way when nobody waits any longer
 	askPatience    = 2 * time.Second  // the same, for a question
