@@ -263,10 +263,10 @@ func TestBesideUEFI(t *testing.T) {
 			s.Arch, s.Display, s.Disks = machine.ARM64, machine.DisplayVNC, []machine.Disk{{MiB: 16}}
 		},
 	} {
+		if kind == "pool" && name == "aarch64" {
+			continue // the processor has nothing to do with where the files are
+		}
 		t.Run(name, func(t *testing.T) {
-			if kind == "pool" && name == "aarch64" {
-				t.Skip("shown by the other kind")
-			}
 			d := libvirt.Real()
 			s := order(t, func(s *machine.Spec) { s.Firmware, s.MemoryMiB = machine.UEFI, 256; change(s) })
 			g := &guest{t, d, machine.Instance{Spec: s}}
