@@ -23,9 +23,8 @@ import (
 )
 
 const (
-	// libvirtd 9.0 was seen to answer nobody for a minute, and then go on.
-	dialPatience   = 90 * time.Second // for a daemon to take a connection, and to start where it does so by itself
-	quickPatience  = 90 * time.Second // for an answer that takes no work
+	dialPatience   = 30 * time.Second // for a daemon to take a connection, and to start where it does so by itself
+	quickPatience  = 30 * time.Second // for an answer that takes no work
 	longPatience   = 5 * time.Minute  // for a machine to start or end
 	hangPatience   = 10 * time.Second // for what is under way when nobody waits any longer
 	askPatience    = 2 * time.Second  // the same, for a question
@@ -41,7 +40,8 @@ type conn struct {
 
 	pool  *connections
 	pipe  net.Conn // to cut it
-	users int      // guarded by pool.mu
+	flow  *streams
+	users int // guarded by pool.mu
 	idle  *time.Timer
 }
 
@@ -129,7 +129,8 @@ func (d *Driver) newConn(ctx context.Context, e endpoint) error {
 	if err != nil {
 		return err
 	}
-	c := &conn{Libvirt: rpc.NewWithDialer(ready{pipe}), endpoint: e, pool: &d.conns, pipe: pipe}
+	flow := newStreams(pipe)
+	c := &conn{Libvirt: rpc.NewWithDialer(ready{flow}), endpoint: e, pool: &d.conns, pipe: pipe, flow: flow}
 	err = c.call(ctx, dialPatience, "connecting to "+e.uri, func() error { return c.ConnectToURI(rpc.ConnectURI(e.open)) })
 	if err != nil {
 		if s, ok := pipe.(*sshPipe); ok {

@@ -2,7 +2,11 @@ package libvirt
 
 import (
 	"context"
+	"io"
+	"net"
 	"os"
+
+	rpc "github.com/digitalocean/go-libvirt"
 
 	"github.com/micavm/mica/internal/machine"
 )
@@ -36,6 +40,16 @@ func ParseURI(text string, uid int) (Endpoint, error) { return parseURI(text, ui
 func Parts(e Endpoint) (transport, user, host, port, socket, open string, session bool) {
 	return e.transport, e.user, e.host, e.port, e.socket, e.open, e.session
 }
+
+// Connected is a connection of the library as the driver has it, and what an
+// upload of it goes through.
+func Connected(pipe net.Conn) (*rpc.Libvirt, func(context.Context, io.Reader) (io.Reader, func() error, error)) {
+	flow := newStreams(pipe)
+	return rpc.NewWithDialer(ready{flow}), flow.beginUpload
+}
+
+// Streams is what such a connection reads.
+func Streams(pipe net.Conn) io.Reader { return newStreams(pipe) }
 
 // OptionsOf are the options of a machine, and its XML.
 func OptionsOf(d machine.Driver, s machine.Spec, m Media, accel string) (string, error) {

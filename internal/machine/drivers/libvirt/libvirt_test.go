@@ -8,6 +8,7 @@ import (
 	"flag"
 	"image/png"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -522,7 +523,16 @@ func FuzzReadPacket(f *testing.F) {
 	f.Add(packet(28, 0x6b656570, ""))
 	f.Add(packet(1<<31, 0x20008086, ""))
 	f.Add(packet(3, 0x20008086, ""))
-	f.Fuzz(func(_ *testing.T, data []byte) {
+	stream := func(proc, status uint32, body []byte) []byte { return message(proc, kindStream, 7, status, body) }
+	f.Add(append(stream(procDownload, statusMore, nil), stream(procDownload, statusError, remoteError("ended"))...))
+	f.Add(stream(procUpload, statusError, remoteError("no space")))
+	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _ = libvirt.ReadPacket(bytes.NewReader(data))
+		client, daemon := net.Pipe()
+		defer client.Close()
+		go func() { _, _ = daemon.Write(data); daemon.Close() }()
+		if n, _ := io.Copy(io.Discard, libvirt.Streams(client)); n > int64(len(data)) {
+			t.Errorf("%d bytes of %d are handed on", n, len(data))
+		}
 	})
 }

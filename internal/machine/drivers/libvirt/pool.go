@@ -127,13 +127,16 @@ func (p *pool) create(ctx context.Context, in rpc.StoragePool, name, format stri
 // upload fills a volume.
 func (p *pool) upload(ctx context.Context, vol rpc.StorageVol, r io.Reader, size int64) error {
 	limit := longPatience + time.Duration(size>>20)*time.Second // a megabyte a second is slow
-	err := p.c.call(ctx, limit, "uploading "+vol.Name, func() error {
-		return p.c.StorageVolUpload(vol, reader{ctx, r}, 0, uint64(size), 0)
-	})
-	if err == nil {
-		err = ctx.Err()
+	what := "uploading " + vol.Name
+	from, end, err := p.c.flow.beginUpload(ctx, reader{ctx, r})
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
 	}
-	return err
+	err = p.c.call(ctx, limit, what, func() error { return p.c.StorageVolUpload(vol, from, 0, uint64(size), 0) })
+	if failed := end(); failed != nil {
+		return explain(what, failed)
+	}
+	return cmp.Or(err, ctx.Err())
 }
 
 // maker makes the volumes of one machine.
