@@ -28,7 +28,7 @@ type machineRow struct {
 	Context   string    `json:"context,omitempty"`
 	Created   time.Time `json:"created,omitzero"`
 	Labels    []string  `json:"labels,omitempty"`
-	Problem   string    `json:"problem,omitempty"` // why the state is damaged or unknown
+	Problem   string    `json:"problem,omitempty"` // why the state is damaged or unknown, or what is not finished
 }
 
 func newList(a *app) *cobra.Command {
@@ -92,10 +92,7 @@ func machineListing(machines []machine.Machine) listing[machineRow] {
 }
 
 func rowOf(m machine.Machine) machineRow {
-	r := machineRow{Name: m.Name, State: string(m.State)}
-	if m.Err != nil {
-		r.Problem = m.Err.Error()
-	}
+	r := machineRow{Name: m.Name, State: string(m.State), Problem: m.Problem()}
 	if m.Record == nil {
 		return r
 	}

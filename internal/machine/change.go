@@ -121,19 +121,53 @@ func (f *Fleet) carryOut(ctx context.Context, h *held) error {
 	return f.note(h.Record, "changed", "")
 }
 
-// finishChange finishes what a killed command was changing. It is called with
-// the machine's lock held.
+// builds are the actions that begin with the machine as its last change left
+// it; starting is another, wherever it has to (start). What a user needs of a
+// machine whose change cannot be finished is not among them: to stop it, to
+// reach it and to remove it.
+var builds = map[Action]bool{ //nolint:gochecknoglobals // a constant set
+	DoSnapshot: true, DoRevert: true, DoForward: true, DoChange: true, DoClone: true, DoShare: true,
+}
+
+// finishChange finishes what a killed command was changing, or takes it back
+// where that cannot be. It is called with the machine's lock held.
 func (f *Fleet) finishChange(ctx context.Context, h *held) error {
 	if h.Pending == nil || h.driver == nil {
 		return nil
 	}
-	if h.Pending.Name != h.spec().Name { // it was never moved
+	name := h.spec().Name
+	if h.Pending.Name != name { // it was never moved
 		h.Pending = nil
 		return f.note(h.Record, "changed", "")
 	}
 	if _, ok := h.driver.(Changer); !ok {
 		return fail.New(fail.Usage, "driver %q cannot change a machine", h.spec().Driver)
 	}
-	f.say("finishing the change of %q that another command began", h.spec().Name)
-	return f.carryOut(ctx, h)
+	f.say("finishing the change of %q that another command began", name)
+	err := f.carryOut(ctx, h)
+	if err == nil || h.Pending == nil || ctx.Err() != nil {
+		return err
+	}
+	if f.takeBack(ctx, h) == nil {
+		f.say("that change cannot be finished, and is taken back: %v", err)
+		return nil
+	}
+	return fail.New(fail.ClassOf(err), "a change of %q that another command began can be neither finished nor taken back: %w", name, err).
+		Hint("once that is mended, 'mica gc' finishes it").
+		Hint("until then 'mica stop --power-off %s' and 'mica destroy %s' work", name, name)
+}
+
+// takeBack makes the machine what it was before its pending change, of which
+// nobody knows how much was done. A new name stays, since the folder has it, and
+// a disk that has grown stays larger than the record says.
+func (f *Fleet) takeBack(ctx context.Context, h *held) error {
+	from, to := h.spec(), *h.Pending
+	h.Instance.Spec, h.Pending = to, &from
+	h.Instance.Spec.Dir = from.Dir
+	err := f.carryOut(ctx, h)
+	if h.Pending != nil { // as the record on disk still has it
+		h.Instance.Spec, h.Pending = from, &to
+		return err
+	}
+	return nil // what could not be noted the next command notes
 }

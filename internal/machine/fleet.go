@@ -108,10 +108,6 @@ func (f *Fleet) hold(ctx context.Context, name string) (*held, error) {
 		l.unlock()
 		return nil, err
 	}
-	if err := f.finishChange(ctx, h); err != nil {
-		l.unlock()
-		return nil, err
-	}
 	return h, nil
 }
 
@@ -144,6 +140,11 @@ func (f *Fleet) change(ctx context.Context, name string, a Action, do func(*held
 	if err != nil || !todo {
 		return false, err
 	}
+	if builds[a] {
+		if err := f.finishChange(ctx, h); err != nil {
+			return false, err
+		}
+	}
 	f.log().Info("changing machine", "machine", name, "action", string(a), "state", string(h.state))
 	return true, do(h)
 }
@@ -165,6 +166,9 @@ func (f *Fleet) Start(ctx context.Context, name string) (before State, err error
 // start starts the held machine through its driver, on other automatic ports
 // if those of last time are taken.
 func (f *Fleet) start(ctx context.Context, h *held) error {
+	if err := f.finishChange(ctx, h); err != nil {
+		return err
+	}
 	if h.state != Saved {
 		h.Started, h.Durations = f.now().UTC(), nil
 	}

@@ -34,7 +34,7 @@ func (f *Fleet) Sweep(ctx context.Context, dry bool) ([]Leftover, error) {
 		}
 		if !dry {
 			if err := how(); err != nil {
-				errs = append(errs, fmt.Errorf("removing %s: %w", l.Path, err))
+				errs = append(errs, fmt.Errorf("clearing %s: %w", l.Path, err))
 				return
 			}
 		}
@@ -134,13 +134,14 @@ func (f *Fleet) changing(m Machine) bool {
 	return m.Record != nil && m.Record.Pending != nil && f.unfinished(m.Name) == Incomplete
 }
 
-// settle finishes it: that is what taking hold of a machine begins with.
+// settle finishes it, or takes it back.
 func (f *Fleet) settle(ctx context.Context, name string) error {
 	h, err := f.hold(ctx, name)
-	if err == nil {
-		h.release()
+	if err != nil {
+		return err
 	}
-	return err
+	defer h.release()
+	return f.finishChange(ctx, h)
 }
 
 func links(info fs.FileInfo) uint64 {

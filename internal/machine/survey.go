@@ -21,6 +21,18 @@ type Machine struct {
 	Err    error   // why State is Damaged or Unknown
 }
 
+// Problem says what is wrong with the machine besides its state, in one line;
+// empty is nothing.
+func (m Machine) Problem() string {
+	switch {
+	case m.Err != nil:
+		return m.Err.Error()
+	case m.Record != nil && m.Record.Pending != nil:
+		return "a change of it is not finished; if its command was killed, 'mica gc' finishes it"
+	}
+	return ""
+}
+
 // atOnce bounds how many machines are asked for their state at a time, of a
 // driver that takes them one by one.
 const atOnce = 16

@@ -51,6 +51,9 @@ func (f *Fleet) Why(ctx context.Context, name string) (Diagnosis, error) {
 		return d, err
 	}
 	diagnose(m, log, f.now(), &d)
+	if problem := m.Problem(); problem != "" {
+		d.Remedy = append(d.Remedy, problem)
+	}
 	if d.Verdict != Healthy {
 		d.Last = lastLines(log, 8)
 	}
