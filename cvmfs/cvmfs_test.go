@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"iter"
+	"math"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -120,6 +121,8 @@ func TestCopyVerified(t *testing.T) {
 		{"zlib", stored, sha1(stored), cvmfs.Zlib, int64(len(plain)), true},
 		{"shake128", stored, cvmfs.SHAKE128.Sum(stored), cvmfs.Zlib, int64(len(plain)), true},
 		{"plain", plain, sha1(plain), cvmfs.Plain, int64(len(plain)), true},
+		{"absurd bound", stored, sha1(stored), cvmfs.Zlib, 1 << 62, true},
+		{"plain, absurd bound", plain, sha1(plain), cvmfs.Plain, math.MaxInt64, true},
 		{"hash of the plain bytes", stored, sha1(plain), cvmfs.Zlib, int64(len(plain)), false},
 		{"broken", broken, sha1(stored), cvmfs.Zlib, int64(len(plain)), false},
 		{"broken with its own hash", broken, sha1(broken), cvmfs.Zlib, int64(len(plain)), false},

@@ -38,6 +38,10 @@ func (c Compression) String() string {
 	return fmt.Sprintf("compression %d", uint8(c))
 }
 
+// maxObject is more than any file system holds, and little enough to calculate
+// with: bounds come from catalogues, which may say anything.
+const maxObject = 1 << 60
+
 // inflaters keeps the 40 kB windows of zlib readers that are not in use; a
 // machine opens thousands of objects while it boots.
 var inflaters sync.Pool
@@ -54,7 +58,7 @@ func CopyVerified(dst io.Writer, src io.Reader, want Hash, c Compression, maxPla
 	if want.Algorithm == MD5 || !want.Algorithm.Valid() {
 		return 0, fmt.Errorf("object %s: %s names no content: %w", want, want.Algorithm, ErrMalformed)
 	}
-	maxPlain = max(maxPlain, 0)
+	maxPlain = min(max(maxPlain, 0), maxObject)
 	// A stored form longer than this is no honest encoding of maxPlain bytes,
 	// and would otherwise keep a reader busy for ever with empty blocks.
 	stored := &meter{r: src, left: maxPlain}
