@@ -119,26 +119,38 @@ func (a *app) create(ctx context.Context, f *createFlags, args []string) error {
 	if parallel <= 0 {
 		parallel = machine.AtOnce(order.Spec)
 	}
+	if len(names) > 1 { // their platform is asked once for all of them
+		if _, err := fleet.Probe(ctx, &order); err != nil {
+			return err
+		}
+	}
+	if f.dryRun {
+		a.tellOrigins(choice)
+	}
 	return machine.Each(ctx, names, parallel, func(ctx context.Context, name string) error {
 		order := order
 		order.Spec.Name = name
 		order.Spec.Forwards = slices.Clone(order.Spec.Forwards)
 		if f.dryRun {
-			return a.wouldCreate(ctx, fleet, order, choice)
+			return a.wouldCreate(ctx, fleet, order)
 		}
 		return a.createOne(ctx, fleet, order, f, sink, done)
 	})
 }
 
-func (a *app) wouldCreate(ctx context.Context, fleet *machine.Fleet, order machine.Order, choice params.Choice) error {
-	report, err := fleet.Check(ctx, &order)
-	if err != nil {
-		return err
-	}
+// tellOrigins says where each value came from that is not the default.
+func (a *app) tellOrigins(choice params.Choice) {
 	for _, p := range params.All() {
 		if origin := choice.Origin[p.Name]; origin != "" && origin != "default" {
 			a.tell("%s: from %s", p.Name, origin)
 		}
+	}
+}
+
+func (a *app) wouldCreate(ctx context.Context, fleet *machine.Fleet, order machine.Order) error {
+	report, err := fleet.Check(ctx, &order)
+	if err != nil {
+		return err
 	}
 	return a.print("would create %s: %s %s, image %s, context %s", order.Spec.Name, report.Driver, report.Version, order.Spec.Image.Path, order.ContextFrom)
 }

@@ -26,6 +26,7 @@ type Order struct {
 	Off         bool   // do not start it
 
 	appliance *appliance // the image is in it
+	report    *Report    // what Probe found
 }
 
 const contextFile = "context"
@@ -50,11 +51,14 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 		if err := checkImage(o.Spec.Image); err != nil {
 			return Report{}, err
 		}
+		if err := checkArch(o.Spec); err != nil {
+			return Report{}, err
+		}
 	}
 	if err := f.checkShares(o.Spec.Shares); err != nil {
 		return Report{}, err
 	}
-	report, err := probe(ctx, d, o.Spec)
+	report, err := f.Probe(ctx, o)
 	if err != nil {
 		return report, err
 	}
@@ -69,12 +73,30 @@ func (f *Fleet) Check(ctx context.Context, o *Order) (Report, error) {
 			return report, err
 		}
 	}
+	return report, f.checkPorts(ctx, o.Spec)
+}
+
+// Probe asks the order's platform what it can do, and says what it warns of.
+// Copies of the order, for more machines like it, do not ask again.
+func (f *Fleet) Probe(ctx context.Context, o *Order) (Report, error) {
+	if o.report != nil {
+		return *o.report, nil
+	}
+	d, err := f.Drivers.Get(o.Spec.Driver)
+	if err != nil {
+		return Report{}, err
+	}
+	report, err := probe(ctx, d, o.Spec)
+	if err != nil {
+		return report, err
+	}
 	if !slices.Contains(report.Accel, o.Spec.Accel) { // who names a usable one knows what it costs
 		for _, w := range report.Warnings {
 			f.say("%s", w)
 		}
 	}
-	return report, f.checkPorts(ctx, o.Spec)
+	o.report = &report
+	return report, nil
 }
 
 // probe asks the platform that the Spec is for.

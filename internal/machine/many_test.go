@@ -16,7 +16,9 @@ import (
 
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
+	"github.com/micavm/mica/internal/machine/drivers/qemu"
 	"github.com/micavm/mica/internal/machine/drivertest"
+	"github.com/micavm/mica/internal/run"
 )
 
 func TestNumbered(t *testing.T) {
@@ -285,5 +287,39 @@ func TestPortHeld(t *testing.T) {
 	}
 	if _, err := w.Start(t.Context(), "m"); err != nil {
 		t.Errorf("Start after what was said: %v", err)
+	}
+}
+
+// counted counts the programs that a driver runs.
+type counted struct {
+	run.Host
+	runs *atomic.Int32
+}
+
+func (c counted) Run(ctx context.Context, cmd run.Command) (run.Result, error) {
+	c.runs.Add(1)
+	return c.Host.Run(ctx, cmd)
+}
+
+func TestProbeOnceForMany(t *testing.T) {
+	w := newWorld(t, drivertest.Guest{})
+	var runs atomic.Int32
+	env := machine.Env{Run: counted{runs: &runs}, Getenv: func(name string) string { return map[string]string{"MICA_QEMU": w.program}[name] }}
+	w.Drivers = machine.NewRegistry(env, machine.Factory{Name: qemu.Name, New: qemu.New})
+	order := orderOf("m-{n}", w.iso)
+	order.Off = true
+	if _, err := w.Probe(t.Context(), &order); err != nil {
+		t.Fatal(err)
+	}
+	before := runs.Load()
+	for _, name := range []string{"m-1", "m-2", "m-3"} {
+		one := order
+		one.Spec.Name, one.Spec.Forwards = name, slices.Clone(order.Spec.Forwards)
+		if _, err := w.Create(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if before == 0 || runs.Load() != before {
+		t.Errorf("Probe ran %d programs, making three machines %d more; want some, and none", before, runs.Load()-before)
 	}
 }

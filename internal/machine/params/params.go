@@ -306,6 +306,9 @@ func (s Sources) Resolve() (Choice, error) {
 
 func (s Sources) find(p Param) (given, bool) {
 	if values, ok := s.Flags[p.Name]; ok {
+		if p.FileKey {
+			return given{values: values, origin: "the command line"}, true
+		}
 		return given{values: values, origin: "--" + p.Name}, true
 	}
 	if s.Getenv != nil && !p.FileKey {
