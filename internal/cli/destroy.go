@@ -18,9 +18,10 @@ func newDestroy(a *app) *cobra.Command {
 		Use:     "destroy NAME...",
 		Aliases: []string{"rm"},
 		Short:   "Remove machines with everything on their disks",
-		Long: `Remove machines and everything that belongs to them. A machine that runs is
-removed after a question, or with --force. With --all, or --label, there is one
-question for all of them, whatever their states; --yes answers it.`,
+		Long: `Remove machines and everything that belongs to them, after a question, or with
+--force or --yes. Without a terminal to ask at, one of these is needed. With
+several machines, --all or --label there is one question for all of them. What a
+killed command left, or the platform lost, is cleared without a question.`,
 		Example: `  mica destroy demo
   mica destroy --all --label batch --yes`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -29,7 +30,7 @@ question for all of them, whatever their states; --yes answers it.`,
 				return err
 			}
 			force = force || yes
-			if which.all || len(which.labels) > 0 {
+			if which.all || len(which.labels) > 0 || len(args) > 1 {
 				agreed, err := a.agreeToDestroy(cmd.Context(), fleet, which, args, force || dryRun)
 				if err != nil || !agreed {
 					return err
@@ -42,7 +43,7 @@ question for all of them, whatever their states; --yes answers it.`,
 		},
 	}
 	which.add(cmd, "every machine, or with --label those that have it")
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "also if it runs, or its record is damaged")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "ask nothing, also if its record is damaged or its platform silent")
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "the same as --force")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed")
 	return cmd
@@ -72,13 +73,16 @@ func (a *app) destroy(ctx context.Context, fleet *machine.Fleet, name string, fo
 	if dryRun {
 		return a.print("would destroy %s, which is %s", name, m.State)
 	}
-	if m.State.Live() && !force {
+	if !force && (m.State.Live() || m.State == machine.Saved || m.State == machine.Stopped) {
 		yes, asked := a.ask(fmt.Sprintf("%s is %s. Destroy it and its disk?", name, m.State))
-		if asked && !yes {
+		switch {
+		case !asked:
+			return fail.New(fail.Usage, "%q is %s, and would be gone with its disk", name, m.State).Hint("'mica destroy --force %s' destroys it all the same", name)
+		case !yes:
 			a.tell("%s is left as it was", name)
 			return nil
 		}
-		force = yes
+		force = true
 	}
 	return fleet.Destroy(ctx, name, force)
 }
