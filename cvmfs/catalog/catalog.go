@@ -20,7 +20,13 @@ type Catalog struct {
 	mu         sync.Mutex // guards everything below: the engine takes one call at a time
 	db         *sqlite.DB
 	statements map[string]*sqlite.Stmt
-	nested     map[string]Nested // nil until first used
+	nested     map[string]nestedRow // nil until first used
+}
+
+// nestedRow is a nested catalogue, or what is wrong with it.
+type nestedRow struct {
+	Nested
+	err error
 }
 
 // Rows counts the rows of the tables, for those who check a catalogue: what no
@@ -290,7 +296,15 @@ func (c *Catalog) Nested() ([]Nested, error) {
 	if err := c.loadNested(); err != nil {
 		return nil, err
 	}
-	return slices.SortedFunc(maps.Values(c.nested), func(a, b Nested) int { return strings.Compare(a.Path, b.Path) }), nil
+	list := make([]Nested, 0, len(c.nested))
+	for _, path := range slices.Sorted(maps.Keys(c.nested)) {
+		n := c.nested[path]
+		if n.err != nil {
+			return nil, n.err
+		}
+		list = append(list, n.Nested)
+	}
+	return list, nil
 }
 
 // NestedFor returns the catalogue below this one that covers path, at whose
@@ -306,7 +320,7 @@ func (c *Catalog) NestedFor(path string) (Nested, bool, error) {
 	}
 	for prefix := path; prefix != ""; prefix = prefix[:strings.LastIndexByte(prefix, '/')] {
 		if n, found := c.nested[prefix]; found {
-			return n, true, nil
+			return n.Nested, true, n.err
 		}
 	}
 	return Nested{}, false, nil
@@ -317,7 +331,7 @@ func (c *Catalog) loadNested() error {
 	if c.nested != nil {
 		return nil
 	}
-	nested := make(map[string]Nested)
+	nested := make(map[string]nestedRow)
 	for table, query := range c.layout.nested {
 		err := c.query(query, 3, func(row []driver.Value) error {
 			n, err := readNested(row)

@@ -248,25 +248,33 @@ func readChunk(row []driver.Value, a cvmfs.Algorithm) (Chunk, error) {
 	return chunk, nil
 }
 
-func readNested(row []driver.Value) (Nested, error) {
+// readNested reads a row about a nested catalogue. A path that is none spoils the
+// whole table; what else may be wrong concerns those below that path only, and is
+// in the row.
+func readNested(row []driver.Value) (nestedRow, error) {
 	var f fields
-	n := Nested{Path: f.text(row[0]), Size: f.int(row[2])}
+	n := nestedRow{Nested: Nested{Path: f.text(row[0]), Size: f.int(row[2])}}
 	text := f.text(row[1])
 	if f.err != nil {
 		return n, f.err
 	}
-	if n.Path == "" || n.Size < 0 {
-		return n, fmt.Errorf("nested catalogue %q of %d bytes: %w", n.Path, n.Size, cvmfs.ErrMalformed)
+	if n.Path == "" {
+		return n, fmt.Errorf("nested catalogue without a path: %w", cvmfs.ErrMalformed)
 	}
 	if err := checkPath(n.Path); err != nil {
 		return n, err
 	}
 	var err error
-	if n.Hash, err = cvmfs.ParseHash(text); err == nil && (n.Hash.IsZero() || n.Hash.Algorithm == cvmfs.MD5) {
+	n.Hash, err = cvmfs.ParseHash(text)
+	switch {
+	case err != nil:
+	case n.Hash.IsZero() || n.Hash.Algorithm == cvmfs.MD5:
 		err = fmt.Errorf("hash %q names nothing: %w", text, cvmfs.ErrMalformed)
+	case n.Size < 0:
+		err = fmt.Errorf("%d bytes: %w", n.Size, cvmfs.ErrMalformed)
 	}
 	if err != nil {
-		return n, fmt.Errorf("nested catalogue %q: %w", n.Path, err)
+		n.err = fmt.Errorf("nested catalogue %q: %w", n.Path, err)
 	}
 	return n, nil
 }

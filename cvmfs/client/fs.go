@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -150,11 +151,13 @@ func (f fsys) ReadFile(name string) ([]byte, error) {
 	if !ok { // a directory refuses, a special file has nothing
 		return io.ReadAll(file)
 	}
-	data := make([]byte, regular.Size())
-	if n, err := regular.ReadAt(data, 0); err != nil && (!errors.Is(err, io.EOF) || n < len(data)) {
+	// No more memory at once than there are bytes: the size is what a catalogue says.
+	var data bytes.Buffer
+	data.Grow(int(min(regular.Size(), 1<<20)))
+	if _, err := data.ReadFrom(regular); err != nil {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: plain(err)}
 	}
-	return data, nil
+	return data.Bytes(), nil
 }
 
 func (f fsys) stat(op, name string, follow bool) (fs.FileInfo, error) {

@@ -157,7 +157,18 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter)
 	}); err != nil {
 		return nil, server, err
 	}
-	if m, err = trust.Verify(data, whitelist, certificate); err != nil {
+	named := m.Certificate
+	m, err = trust.Verify(data, whitelist, certificate)
+	if err != nil && cached {
+		// The cache cannot tell whether the certificate in it is still what was put
+		// there: unlike its stored form, the plain one has no hash.
+		if fresh, fetchErr := r.fetchCertificate(ctx, named); fetchErr == nil && !bytes.Equal(fresh, certificate) {
+			r.cache.Discard(named, err)
+			certificate, cached = fresh, false
+			m, err = trust.Verify(data, whitelist, certificate)
+		}
+	}
+	if err != nil {
 		return nil, server, err
 	}
 	if m, server, err = r.notOlder(m, server, crumb); err != nil {
@@ -210,8 +221,13 @@ func (r *Repository) certificate(ctx context.Context, h cvmfs.Hash) (pem []byte,
 			return pem, true, nil
 		}
 	}
+	pem, err = r.fetchCertificate(ctx, h)
+	return pem, false, err
+}
+
+func (r *Repository) fetchCertificate(ctx context.Context, h cvmfs.Hash) ([]byte, error) {
 	var buf bytes.Buffer
-	_, err = r.get(ctx, h.ObjectPath(cvmfs.SuffixCertificate), func(body io.Reader) error {
+	_, err := r.get(ctx, h.ObjectPath(cvmfs.SuffixCertificate), func(body io.Reader) error {
 		buf.Reset()
 		n, err := r.verified(&buf, body, h, cvmfs.Zlib, maxSmallObject)
 		if err == nil && n == 0 {
@@ -220,9 +236,9 @@ func (r *Repository) certificate(ctx context.Context, h cvmfs.Hash) (pem []byte,
 		return err
 	})
 	if err != nil {
-		return nil, false, fmt.Errorf("getting the certificate: %w", err)
+		return nil, fmt.Errorf("getting the certificate: %w", err)
 	}
-	return buf.Bytes(), false, nil
+	return buf.Bytes(), nil
 }
 
 // keep puts a small verified object into the cache, if it takes it.

@@ -73,13 +73,17 @@ func (r *Repository) plant(ctx context.Context, v revision) (*tree, error) {
 }
 
 // openCatalog fetches and opens one catalogue. A cached file that turns out to
-// be no catalogue is thrown away and fetched once more.
+// be no catalogue is thrown away and fetched once more; one that cannot be opened
+// for other reasons, such as too many open files, stays.
 func (t *tree) openCatalog(ctx context.Context, n catalog.Nested, at, base string, parents []cvmfs.Hash) (*attached, error) {
 	if n.Hash.IsZero() {
 		return nil, fmt.Errorf("catalogue at %q has no hash: %w", at, cvmfs.ErrMalformed)
 	}
 	if slices.Contains(parents, n.Hash) {
 		return nil, fmt.Errorf("catalogue %s at %q contains itself: %w", n.Hash, at, cvmfs.ErrMalformed)
+	}
+	if n.Size > maxCatalogSize {
+		return nil, fmt.Errorf("catalogue at %q has %d bytes, more than %d: %w", at, n.Size, maxCatalogSize, cvmfs.ErrMalformed)
 	}
 	w := want{hash: n.Hash, suffix: cvmfs.SuffixCatalog, size: knownSize(n.Size), limit: maxCatalogSize}
 	for again := false; ; again = true {
@@ -102,9 +106,10 @@ func (t *tree) openCatalog(ctx context.Context, n catalog.Nested, at, base strin
 				}, nil
 			}
 			_ = cat.Close()
+			again = true // its bytes are as they were published
 		}
 		_ = o.Close()
-		if again || o.InMemory() {
+		if again || o.InMemory() || !errors.Is(err, cvmfs.ErrMalformed) {
 			return nil, fmt.Errorf("catalogue %s at %q: %w", n.Hash, at, err)
 		}
 		t.r.cache.Discard(n.Hash, err)
