@@ -15,13 +15,14 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/internal/tier"
 )
 
 func TestDamagedCache(t *testing.T) {
 	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
-	want := expected(t, 3)
+	want := cvmfstest.Expect(t, 3)
 	for name, test := range map[string]struct {
 		unclean bool
 		damage  func(path string, data []byte) []byte
@@ -31,8 +32,8 @@ func TestDamagedCache(t *testing.T) {
 		"bit flip and crash": {true, func(_ string, d []byte) []byte { return append(bytes.Clone(d[:len(d)-1]), d[len(d)-1]^1) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := newRogue(t, repo)
-			opt := options(t, server.url)
+			server := cvmfstest.NewRogue(t, repo)
+			opt := options(t, server.Base)
 			r, err := client.Open(t.Context(), opt)
 			if err != nil {
 				t.Fatal(err)
@@ -59,10 +60,10 @@ func TestDamagedCache(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			server.set(nil)
+			server.Set(nil)
 			compare(t, tree(t, open(t, opt), ""), want)
-			if server.total() < 150 {
-				t.Errorf("%d requests, want every damaged object again", server.total())
+			if server.Total() < 150 {
+				t.Errorf("%d requests, want every damaged object again", server.Total())
 			}
 		})
 	}
@@ -99,7 +100,7 @@ func TestQuota(t *testing.T) {
 	opt := options(t, "file://"+repo)
 	opt.Quota = 600 << 10
 	r := open(t, opt)
-	want := expected(t, 3)
+	want := cvmfstest.Expect(t, 3)
 	if err := r.Pin(t.Context(), "/README"); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestCacheVanishes(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
 	opt := options(t, "file://"+repo)
 	r := open(t, opt)
-	want := expected(t, 3)
+	want := cvmfstest.Expect(t, 3)
 	compare(t, tree(t, r, ""), want)
 	r.DetachCatalogs()
 	// Its content: made anew.
@@ -174,7 +175,7 @@ func TestTwoClientsOneCache(t *testing.T) {
 	opt := options(t, serve(t, repo))
 	opt.Quota = 500 << 10 // so that they evict from each other
 	opt.MaxCatalogs = 3
-	want := expected(t, 3)
+	want := cvmfstest.Expect(t, 3)
 	var wg sync.WaitGroup
 	for range 2 {
 		r := open(t, opt)
@@ -196,7 +197,7 @@ func TestStopWriting(t *testing.T) {
 	r := open(t, opt)
 	r.StopWriting()
 	before := len(cached(t, opt.CacheDir))
-	compare(t, tree(t, r, ""), expected(t, 3))
+	compare(t, tree(t, r, ""), cvmfstest.Expect(t, 3))
 	if after := len(cached(t, opt.CacheDir)); after != before {
 		t.Errorf("%d objects were written", after-before)
 	}
@@ -227,7 +228,7 @@ func TestDiskFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 {
-				compare(t, tree(t, r, ""), expected(t, 3))
+				compare(t, tree(t, r, ""), cvmfstest.Expect(t, 3))
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)

@@ -12,155 +12,16 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/internal/tier"
 )
-
-// rogue is a server that can be told to misbehave.
-type rogue struct {
-	*httptest.Server
-	url   string
-	files atomic.Pointer[http.Handler]
-
-	mu       sync.Mutex // guards the following
-	rule     func(path string, n int) fault
-	requests map[string]int // by path
-	fresh    map[string]int // those that asked not to be answered from a cache
-}
-
-// fault answers instead of the files; nil lets them answer.
-type fault func(w http.ResponseWriter, r *http.Request, files http.Handler)
-
-func newRogue(t testing.TB, repo string) *rogue {
-	t.Helper()
-	s := &rogue{requests: map[string]int{}, fresh: map[string]int{}}
-	s.serve(repo)
-	s.Server = httptest.NewServer(http.StripPrefix("/cvmfs/"+small, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		n := s.requests[r.URL.Path]
-		s.requests[r.URL.Path]++
-		if r.Header.Get("Cache-Control") == "no-cache" {
-			s.fresh[r.URL.Path]++
-		}
-		var f fault
-		if s.rule != nil {
-			f = s.rule(r.URL.Path, n)
-		}
-		s.mu.Unlock()
-		files := *s.files.Load()
-		if f == nil {
-			files.ServeHTTP(w, r)
-			return
-		}
-		f(w, r, files)
-	})))
-	t.Cleanup(s.Close)
-	s.url = s.URL + "/cvmfs/" + small
-	return s
-}
-
-func (s *rogue) serve(repo string) {
-	h := http.FileServer(http.Dir(repo))
-	s.files.Store(&h)
-}
-
-// set tells the server how to behave; path "" of a rule means all objects.
-func (s *rogue) set(rule func(path string, n int) fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rule = rule
-	clear(s.requests)
-	clear(s.fresh)
-}
-
-func (s *rogue) count(path string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.requests[path]
-}
-
-func (s *rogue) total() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, c := range s.requests {
-		n += c
-	}
-	return n
-}
-
-// body is what the files would answer.
-func body(r *http.Request, files http.Handler) []byte {
-	rec := httptest.NewRecorder()
-	files.ServeHTTP(rec, r)
-	return rec.Body.Bytes()
-}
-
-var (
-	hangs fault = func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
-		select {
-		case <-r.Context().Done():
-		case <-time.After(20 * time.Second):
-		}
-	}
-	crawls fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		data := body(r, files)
-		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-		for i := range data {
-			if _, err := w.Write(data[i : i+1]); err != nil || r.Context().Err() != nil {
-				return
-			}
-			w.(http.Flusher).Flush()
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
-	cuts fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		data := body(r, files)
-		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-		_, _ = w.Write(data[:len(data)/2])
-		panic(http.ErrAbortHandler)
-	}
-	shortens fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		data := body(r, files)
-		_, _ = w.Write(data[:len(data)-1])
-	}
-	lengthens fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		_, _ = w.Write(append(body(r, files), 'x'))
-	}
-	garbles fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		data := body(r, files)
-		data[len(data)/2] ^= 1
-		_, _ = w.Write(data)
-	}
-	empties fault = func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
-		w.Header().Set("Content-Length", "0")
-	}
-	captures fault = func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
-		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, "<html>please log in</html>")
-	}
-	zips fault = func(w http.ResponseWriter, r *http.Request, files http.Handler) {
-		w.Header().Set("Content-Encoding", "gzip")
-		_, _ = w.Write(append([]byte{0x1f, 0x8b}, body(r, files)...))
-	}
-	redirects fault = func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-		http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
-	}
-)
-
-func status(code int) fault {
-	return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { http.Error(w, "no", code) }
-}
-
-func isObject(path string) bool { return strings.HasPrefix(path, "/data/") }
 
 // Each fault, of the objects, of the manifest, and of the whitelist: another
 // server saves the day, and without one there is an error in bounded time and
@@ -168,26 +29,21 @@ func isObject(path string) bool { return strings.HasPrefix(path, "/data/") }
 func TestFaultyServer(t *testing.T) {
 	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
-	want := expected(t, 3)
-	faults := map[string]fault{
-		"hangs": hangs, "crawls": crawls, "cuts": cuts, "shortens": shortens, "lengthens": lengthens, "garbles": garbles,
-		"empties": empties, "captures": captures, "zips": zips, "redirects": redirects, "404": status(404), "500": status(500),
-		"503": status(503), "403": status(403), "429": status(429),
-	}
-	for name, f := range faults {
+	want := cvmfstest.Expect(t, 3)
+	for name, f := range cvmfstest.Faults {
 		for _, target := range []string{"objects", "manifest", "whitelist"} {
 			t.Run(name+"/"+target, func(t *testing.T) {
 				t.Parallel()
-				hit := func(path string, _ int) fault {
+				hit := func(path string, _ int) cvmfstest.Fault {
 					switch {
-					case target == "objects" && isObject(path), target == "manifest" && path == "/.cvmfspublished", target == "whitelist" && path == "/.cvmfswhitelist":
+					case target == "objects" && cvmfstest.IsObject(path), target == "manifest" && path == "/.cvmfspublished", target == "whitelist" && path == "/.cvmfswhitelist":
 						return f
 					}
 					return nil
 				}
-				bad, good := newRogue(t, repo), newRogue(t, repo)
-				bad.set(hit)
-				opt := options(t, bad.url)
+				bad, good := cvmfstest.NewRogue(t, repo), cvmfstest.NewRogue(t, repo)
+				bad.Set(hit)
+				opt := options(t, bad.Base)
 				opt.Timeout = 300 * time.Millisecond
 				start := time.Now()
 				if r, err := client.Open(t.Context(), opt); err == nil {
@@ -195,13 +51,13 @@ func TestFaultyServer(t *testing.T) {
 					t.Fatal("Open succeeded with nothing but a faulty server")
 				} else if !errors.Is(err, cvmfs.ErrSignature) && !client.IsTransfer(err) {
 					t.Errorf("Open: error %v, want one that blames the server", err)
-				} else if !strings.Contains(err.Error(), bad.url) {
+				} else if !strings.Contains(err.Error(), bad.Base) {
 					t.Errorf("Open: error %v does not name the server", err)
 				}
 				if took := time.Since(start); took > 10*time.Second {
 					t.Errorf("giving up took %v", took)
 				}
-				opt.Servers = append(opt.Servers, good.url)
+				opt.Servers = append(opt.Servers, good.Base)
 				r := open(t, opt)
 				if got, err := describePath(t.Context(), r, "/big/chunked"); err != nil || got.SHA256 != want["/big/chunked"].SHA256 {
 					t.Errorf("with a good server: %s, %v", got.SHA256, err)
@@ -211,10 +67,10 @@ func TestFaultyServer(t *testing.T) {
 	}
 }
 
-func describePath(ctx context.Context, r *client.Repository, path string) (line, error) {
+func describePath(ctx context.Context, r *client.Repository, path string) (cvmfstest.Listed, error) {
 	e, err := r.Lookup(ctx, path)
 	if err != nil {
-		return line{}, err
+		return cvmfstest.Listed{}, err
 	}
 	return describe(ctx, r, path, e)
 }
@@ -222,22 +78,23 @@ func describePath(ctx context.Context, r *client.Repository, path string) (line,
 func TestTransientFaults(t *testing.T) {
 	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
-	want := expected(t, 3)
-	for name, f := range map[string]fault{"cuts": cuts, "garbles": garbles, "shortens": shortens, "captures": captures} {
+	want := cvmfstest.Expect(t, 3)
+	for _, name := range []string{"cuts", "garbles", "shortens", "captures"} {
+		f := cvmfstest.Faults[name]
 		t.Run(name, func(t *testing.T) {
-			s := newRogue(t, repo)
-			s.set(func(_ string, n int) fault {
+			s := cvmfstest.NewRogue(t, repo)
+			s.Set(func(_ string, n int) cvmfstest.Fault {
 				if n == 0 {
 					return f
 				}
 				return nil
 			})
-			r := open(t, options(t, s.url))
+			r := open(t, options(t, s.Base))
 			compare(t, tree(t, r, ""), want)
 			if name == "garbles" {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				if len(s.fresh) == 0 {
+				fresh := 0
+				s.Requests(func(_ string, _, n int) { fresh += n })
+				if fresh == 0 {
 					t.Error("wrong bytes were asked for again without avoiding caches")
 				}
 			}
@@ -296,7 +153,7 @@ func TestProxy(t *testing.T) {
 	opt := options(t, origin)
 	opt.Proxies = strings.TrimPrefix(proxy.URL, "http://")
 	r := open(t, opt)
-	compare(t, tree(t, r, ""), expected(t, 3))
+	compare(t, tree(t, r, ""), cvmfstest.Expect(t, 3))
 	if seen.Load() < 180 {
 		t.Errorf("%d requests through the proxy, want all", seen.Load())
 	}
@@ -314,11 +171,11 @@ func TestProxy(t *testing.T) {
 // the preferred one.
 func TestReplicaLag(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	lagging, full := newRogue(t, repo), newRogue(t, repo)
-	r := open(t, options(t, lagging.url, full.url))
-	lagging.set(func(path string, _ int) fault {
-		if isObject(path) {
-			return status(404)
+	lagging, full := cvmfstest.NewRogue(t, repo), cvmfstest.NewRogue(t, repo)
+	r := open(t, options(t, lagging.Base, full.Base))
+	lagging.Set(func(path string, _ int) cvmfstest.Fault {
+		if cvmfstest.IsObject(path) {
+			return cvmfstest.Status(404)
 		}
 		return nil
 	})
@@ -328,14 +185,14 @@ func TestReplicaLag(t *testing.T) {
 	if _, active := r.Servers(); active != 0 {
 		t.Errorf("active server %d, want 0", active)
 	}
-	if lagging.total() != 1 || full.total() == 0 {
-		t.Errorf("%d requests to the lagging server, %d to the other", lagging.total(), full.total())
+	if lagging.Total() != 1 || full.Total() == 0 {
+		t.Errorf("%d requests to the lagging server, %d to the other", lagging.Total(), full.Total())
 	}
 }
 
 func TestTrust(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
+	server := cvmfstest.NewRogue(t, repo)
 	for name, test := range map[string]struct {
 		change func(*client.Options)
 		want   error
@@ -346,7 +203,7 @@ func TestTrust(t *testing.T) {
 		"wrong name": {func(o *client.Options) { o.Name = "other.peer.example" }, cvmfs.ErrWrongName},
 		"no keys":    {func(o *client.Options) { o.MasterKeys = nil }, cvmfs.ErrUntrusted},
 	} {
-		opt := options(t, server.url)
+		opt := options(t, server.Base)
 		test.change(&opt)
 		if _, err := client.Open(t.Context(), opt); !errors.Is(err, test.want) {
 			t.Errorf("%s: Open: error %v, want %v", name, err, test.want)
@@ -399,8 +256,8 @@ func TestForgedManifest(t *testing.T) {
 			if bytes.Contains(forged, []byte("\nS3\n")) && name == "later revision" {
 				t.Fatal("nothing was forged")
 			}
-			bad, good := newRogue(t, repo), newRogue(t, repo)
-			opt := options(t, bad.url)
+			bad, good := cvmfstest.NewRogue(t, repo), cvmfstest.NewRogue(t, repo)
+			opt := options(t, bad.Base)
 			r := open(t, opt)
 			state := func() string {
 				var all []string
@@ -414,7 +271,7 @@ func TestForgedManifest(t *testing.T) {
 				return strings.Join(all, "\n")
 			}
 			before := state()
-			bad.set(func(path string, _ int) fault {
+			bad.Set(func(path string, _ int) cvmfstest.Fault {
 				if path != "/.cvmfspublished" {
 					return nil
 				}
@@ -429,11 +286,11 @@ func TestForgedManifest(t *testing.T) {
 			if after := state(); after != before {
 				t.Errorf("the cache changed:\n%s\nwas\n%s", after, before)
 			}
-			opt.Servers = []string{bad.url, good.url}
+			opt.Servers = []string{bad.Base, good.Base}
 			if r := open(t, opt); r.Offline() || r.Revision() != 3 {
 				t.Errorf("offline %v at revision %d with a good server", r.Offline(), r.Revision())
 			}
-			if good.count("/.cvmfspublished") == 0 {
+			if good.Count("/.cvmfspublished") == 0 {
 				t.Error("the other server was not asked")
 			}
 		})
@@ -442,12 +299,12 @@ func TestForgedManifest(t *testing.T) {
 
 func TestRollback(t *testing.T) {
 	old, newer := unpack(t, "repo.tar.gz"), unpack(t, "repo-snapshots.tar.gz")
-	server := newRogue(t, newer)
-	opt := options(t, server.url)
+	server := cvmfstest.NewRogue(t, newer)
+	opt := options(t, server.Base)
 	if r := open(t, opt); r.Revision() != 4 {
 		t.Fatalf("revision %d, want 4", r.Revision())
 	}
-	server.serve(old)
+	server.Serve(old)
 	r := open(t, opt)
 	if r.Revision() != 4 || !r.Offline() {
 		t.Errorf("revision %d, offline %v after a roll-back, want the newer one", r.Revision(), r.Offline())
@@ -459,8 +316,8 @@ func TestRollback(t *testing.T) {
 
 func TestRefresh(t *testing.T) {
 	old, newer := unpack(t, "repo.tar.gz"), unpack(t, "repo-snapshots.tar.gz")
-	server := newRogue(t, old)
-	r := open(t, options(t, server.url))
+	server := cvmfstest.NewRogue(t, old)
+	r := open(t, options(t, server.Base))
 	f, err := r.Open(t.Context(), "/big/chunked")
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +329,7 @@ func TestRefresh(t *testing.T) {
 	if _, err := r.Lookup(t.Context(), "/.cvmfs"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Lookup(/.cvmfs): %v", err)
 	}
-	server.serve(newer)
+	server.Serve(newer)
 	if changed, err := r.Refresh(t.Context()); !changed || err != nil {
 		t.Fatalf("Refresh = %v, %v with a new revision", changed, err)
 	}
@@ -490,14 +347,14 @@ func TestRefresh(t *testing.T) {
 func TestOfflineStart(t *testing.T) {
 	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	opt := options(t, server.url)
-	want := expected(t, 3)
+	server := cvmfstest.NewRogue(t, repo)
+	opt := options(t, server.Base)
+	want := cvmfstest.Expect(t, 3)
 	for _, pin := range []client.Pin{{}, {Tag: "rev3"}, {RootHash: mustHash(t, smallRoots[3])}} {
 		opt.Pin = pin
 		compare(t, tree(t, open(t, opt), ""), want)
 	}
-	server.set(func(string, int) fault { return status(503) })
+	server.Set(func(string, int) cvmfstest.Fault { return cvmfstest.Status(503) })
 	for _, pin := range []client.Pin{{}, {Tag: "rev3"}, {RootHash: mustHash(t, smallRoots[3])}} {
 		opt.Pin = pin
 		r := open(t, opt)
@@ -507,17 +364,17 @@ func TestOfflineStart(t *testing.T) {
 		compare(t, tree(t, r, ""), want)
 	}
 	// A root hash asks for nothing at all.
-	server.set(nil)
+	server.Set(nil)
 	opt.Pin = client.Pin{RootHash: mustHash(t, smallRoots[3])}
 	open(t, opt)
-	if n := server.total(); n != 0 {
+	if n := server.Total(); n != 0 {
 		t.Errorf("%d requests for a cached root hash, want none", n)
 	}
 	// The same manifest as before needs no new whitelist.
 	opt.Pin = client.Pin{}
 	open(t, opt)
-	if server.count("/.cvmfswhitelist") != 0 || server.count("/.cvmfspublished") != 1 {
-		t.Errorf("%d manifests, %d whitelists fetched", server.count("/.cvmfspublished"), server.count("/.cvmfswhitelist"))
+	if server.Count("/.cvmfswhitelist") != 0 || server.Count("/.cvmfspublished") != 1 {
+		t.Errorf("%d manifests, %d whitelists fetched", server.Count("/.cvmfspublished"), server.Count("/.cvmfswhitelist"))
 	}
 }
 

@@ -10,19 +10,21 @@ import (
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
+
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 )
 
 func TestOneDownloadForMany(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	r := open(t, options(t, server.url))
+	server := cvmfstest.NewRogue(t, repo)
+	r := open(t, options(t, server.Base))
 	e, err := r.Lookup(t.Context(), "/README")
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := "/" + e.Hash.ObjectPath(cvmfs.SuffixNone)
 	release := make(chan struct{})
-	server.set(func(p string, _ int) fault {
+	server.Set(func(p string, _ int) cvmfstest.Fault {
 		if p != path {
 			return nil
 		}
@@ -53,7 +55,7 @@ func TestOneDownloadForMany(t *testing.T) {
 			}
 		})
 		if i == 0 { // the first one starts the download, and then gives up
-			for server.count(path) == 0 {
+			for server.Count(path) == 0 {
 				time.Sleep(time.Millisecond)
 			}
 		}
@@ -63,18 +65,18 @@ func TestOneDownloadForMany(t *testing.T) {
 	time.Sleep(20 * time.Millisecond)
 	close(release)
 	wg.Wait()
-	if server.count(path) != 1 || cancelled.Load() != 1 || failed.Load() != 0 {
-		t.Errorf("%d requests, %d cancelled, %d failed; want 1, 1, 0", server.count(path), cancelled.Load(), failed.Load())
+	if server.Count(path) != 1 || cancelled.Load() != 1 || failed.Load() != 0 {
+		t.Errorf("%d requests, %d cancelled, %d failed; want 1, 1, 0", server.Count(path), cancelled.Load(), failed.Load())
 	}
 }
 
 // When all have given up the download ends.
 func TestDownloadNobodyWaitsFor(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	r := open(t, options(t, server.url))
+	server := cvmfstest.NewRogue(t, repo)
+	r := open(t, options(t, server.Base))
 	gone := make(chan struct{})
-	server.set(func(string, int) fault {
+	server.Set(func(string, int) cvmfstest.Fault {
 		return func(_ http.ResponseWriter, r *http.Request, _ http.Handler) {
 			<-r.Context().Done()
 			close(gone)
@@ -90,7 +92,7 @@ func TestDownloadNobodyWaitsFor(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Error("the download goes on")
 	}
-	server.set(nil)
+	server.Set(nil)
 	if f, err := r.Open(t.Context(), "/README"); err != nil {
 		t.Errorf("the next reader: %v", err)
 	} else {

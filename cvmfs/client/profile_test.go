@@ -19,6 +19,7 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/cvmfs/slice"
 )
@@ -52,8 +53,8 @@ func recorded(t *testing.T, url string) (*profile.Profile, map[string]string) {
 }
 
 func TestRecord(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	p, all := recorded(t, server.url)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	p, all := recorded(t, server.Base)
 	if p.Repository != small || p.Objects[0].Hash != p.Root || p.Objects[0].Suffix != cvmfs.SuffixCatalog || len(all) < 10 {
 		t.Errorf("profile of %q, root %s, first object %+v, %d files", p.Repository, p.Root, p.Objects[0], len(all))
 	}
@@ -63,13 +64,13 @@ func TestRecord(t *testing.T) {
 			t.Errorf("object %s is there twice", o.Hash)
 		}
 		seen[o.Hash] = true
-		if server.count("/"+o.Path()) != 1 {
-			t.Errorf("%s was asked for %d times", o.Path(), server.count("/"+o.Path()))
+		if server.Count("/"+o.Path()) != 1 {
+			t.Errorf("%s was asked for %d times", o.Path(), server.Count("/"+o.Path()))
 		}
 	}
 
 	// What comes from the cache is recorded like what was downloaded.
-	o := options(t, server.url)
+	o := options(t, server.Base)
 	o.Record = 1000
 	cold, err := client.Open(t.Context(), o)
 	if err != nil {
@@ -86,25 +87,25 @@ func TestRecord(t *testing.T) {
 		t.Errorf("recorded with a full cache (-cold +warm):\n%s", diff)
 	}
 
-	o = options(t, server.url)
+	o = options(t, server.Base)
 	o.Record = 3
 	few := open(t, o)
 	readAll(t, few)
 	if diff := cmp.Diff(p.Objects[:3], few.Recorded().Objects); diff != "" {
 		t.Errorf("the first three (-want +got):\n%s", diff)
 	}
-	if none := open(t, options(t, server.url)).Recorded(); len(none.Objects) != 0 {
+	if none := open(t, options(t, server.Base)).Recorded(); len(none.Objects) != 0 {
 		t.Errorf("%d objects recorded, none asked for", len(none.Objects))
 	}
 }
 
 func TestPrefetch(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	p, all := recorded(t, server.url)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	p, all := recorded(t, server.Base)
 	p.Objects = append(p.Objects, profile.Object{Hash: cvmfs.SHA1.Sum([]byte("gone")), Size: 4})
-	r := open(t, options(t, server.url))
+	r := open(t, options(t, server.Base))
 	var most, now atomic.Int32
-	server.set(func(string, int) fault {
+	server.Set(func(string, int) cvmfstest.Fault {
 		return func(w http.ResponseWriter, req *http.Request, files http.Handler) {
 			for n, old := now.Add(1), most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 			}
@@ -129,16 +130,16 @@ func TestPrefetch(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if n, err := open(t, options(t, server.url)).Prefetch(ctx, p, 6); n != 0 || !errors.Is(err, context.Canceled) {
+	if n, err := open(t, options(t, server.Base)).Prefetch(ctx, p, 6); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("Prefetch of a caller that gave up = %d, %v", n, err)
 	}
 }
 
 // TestPrefetchLeavesRoom sees that no profile fills the cache.
 func TestPrefetchLeavesRoom(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	p, _ := recorded(t, server.url)
-	o := options(t, server.url)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	p, _ := recorded(t, server.Base)
+	o := options(t, server.Base)
 	o.Quota = 2 * (p.Objects[1].Size + 1)
 	for i := range p.Objects {
 		p.Objects[i].Size = max(p.Objects[i].Size, 0)
@@ -150,8 +151,8 @@ func TestPrefetchLeavesRoom(t *testing.T) {
 
 func TestProfileBesideTheManifest(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	server := newRogue(t, repo)
-	p, _ := recorded(t, server.url)
+	server := cvmfstest.NewRogue(t, repo)
+	p, _ := recorded(t, server.Base)
 	key, err := cvmfs.ParsePrivateKey(mustRead(t, filepath.Join(filepath.Dir(repo), "keys", small+".key")))
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +173,7 @@ func TestProfileBesideTheManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := open(t, options(t, server.url))
+	r := open(t, options(t, server.Base))
 	if _, err := r.Profile(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Profile = %v where there is none, want fs.ErrNotExist", err)
 	}
@@ -198,7 +199,7 @@ func TestProfileBesideTheManifest(t *testing.T) {
 	if _, err := r.Profile(t.Context()); !errors.Is(err, cvmfs.ErrWrongName) {
 		t.Errorf("Profile of another repository = %v, want ErrWrongName", err)
 	}
-	o := options(t, server.url)
+	o := options(t, server.Base)
 	o.MasterKeys, o.Pin.RootHash = nil, p.Root
 	if _, err := open(t, o).Profile(t.Context()); !errors.Is(err, cvmfs.ErrUntrusted) {
 		t.Errorf("Profile without a manifest = %v, want ErrUntrusted", err)
@@ -219,9 +220,9 @@ func cut(t *testing.T, r *client.Repository, p *profile.Profile) []byte {
 const nowhere = "http://127.0.0.1:1/cvmfs/" + small
 
 func TestSliceWithoutServer(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	p, all := recorded(t, server.url)
-	data := cut(t, open(t, options(t, server.url)), p)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	p, all := recorded(t, server.Base)
+	data := cut(t, open(t, options(t, server.Base)), p)
 	openSlice := func(data []byte) *slice.Slice {
 		s, err := slice.Open(bytes.NewReader(data), int64(len(data)))
 		if err != nil {
@@ -259,7 +260,7 @@ func TestSliceWithoutServer(t *testing.T) {
 	at := bytes.Index(data, []byte(p.Objects[1].Path())) + 512
 	broken := bytes.Clone(data)
 	broken[at+4] ^= 0xff
-	o = options(t, server.url)
+	o = options(t, server.Base)
 	o.Slices = []*slice.Slice{openSlice(broken)}
 	r = open(t, o)
 	if diff := cmp.Diff(all, readAll(t, r)); diff != "" {
@@ -273,15 +274,15 @@ func TestSliceWithoutServer(t *testing.T) {
 
 // TestSliceOfAnOldRevision sees that a slice does not take a cache back.
 func TestSliceOfAnOldRevision(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	p, _ := recorded(t, server.url)
-	data := cut(t, open(t, options(t, server.url)), p)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	p, _ := recorded(t, server.Base)
+	data := cut(t, open(t, options(t, server.Base)), p)
 	s, err := slice.Open(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := newRogue(t, unpack(t, "repo-snapshots.tar.gz"))
-	o := options(t, newer.url)
+	newer := cvmfstest.NewRogue(t, unpack(t, "repo-snapshots.tar.gz"))
+	o := options(t, newer.Base)
 	seen, err := client.Open(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

@@ -2,24 +2,19 @@ package client_test
 
 import (
 	"archive/tar"
-	"bufio"
 	"compress/gzip"
 	"context"
 	"crypto/rsa"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +27,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/internal/tier"
 )
 
@@ -142,57 +138,10 @@ func open(t testing.TB, opt client.Options) *client.Repository {
 	return r
 }
 
-// line is one entry of an expected listing.
-type line struct {
-	Path      string            `json:"path"`
-	PathB64   string            `json:"path_b64"`
-	Type      string            `json:"type"`
-	Mode      string            `json:"mode"`
-	Nlink     uint32            `json:"nlink"`
-	UID       uint32            `json:"uid"`
-	GID       uint32            `json:"gid"`
-	MTime     int64             `json:"mtime"`
-	MTimeNS   int32             `json:"mtime_ns"`
-	Size      int64             `json:"size"`
-	Rdev      string            `json:"rdev"`
-	SHA256    string            `json:"sha256"`
-	Target    string            `json:"target"`
-	RawTarget string            `json:"raw_target"`
-	Xattrs    map[string]string `json:"xattrs"`
-}
-
-func expected(t testing.TB, revision int) map[string]line {
-	t.Helper()
-	f, err := os.Open(filepath.Join("..", "testdata", "small", fmt.Sprintf("expect.rev%d.jsonl", revision)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all := map[string]line{}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var l line
-		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		if l.PathB64 != "" {
-			raw, err := base64.StdEncoding.DecodeString(l.PathB64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Path, l.PathB64 = string(raw), ""
-		}
-		all[l.Path] = l
-	}
-	if len(all) < 200 {
-		t.Fatalf("only %d entries in the expected listing", len(all))
-	}
-	return all
-}
-
 // tree reads everything below a path, as lines with the path below it.
-func tree(t testing.TB, r *client.Repository, root string) map[string]line {
+func tree(t testing.TB, r *client.Repository, root string) map[string]cvmfstest.Listed {
 	t.Helper()
-	all := map[string]line{}
+	all := map[string]cvmfstest.Listed{}
 	var walk func(path string, e catalog.Entry)
 	walk = func(path string, e catalog.Entry) {
 		l, err := describe(t.Context(), r, path, e)
@@ -200,9 +149,7 @@ func tree(t testing.TB, r *client.Repository, root string) map[string]line {
 			t.Errorf("%q: %v", path, err)
 			return
 		}
-		if l.Path = strings.TrimPrefix(path, root); l.Path == "" {
-			l.Path = "/"
-		}
+		l.Path = strings.TrimPrefix(path, root)
 		all[l.Path] = l
 		if !e.IsDir() {
 			return
@@ -223,15 +170,15 @@ func tree(t testing.TB, r *client.Repository, root string) map[string]line {
 	return all
 }
 
-func describe(ctx context.Context, r *client.Repository, path string, listed catalog.Entry) (line, error) {
+func describe(ctx context.Context, r *client.Repository, path string, listed catalog.Entry) (cvmfstest.Listed, error) {
 	e, err := r.Lookup(ctx, path)
 	if err != nil {
-		return line{}, err
+		return cvmfstest.Listed{}, err
 	}
 	if diff := cmp.Diff(listed, e); diff != "" {
-		return line{}, fmt.Errorf("listing and lookup differ:\n%s", diff)
+		return cvmfstest.Listed{}, fmt.Errorf("listing and lookup differ:\n%s", diff)
 	}
-	l := line{
+	l := cvmfstest.Listed{
 		Mode: fmt.Sprintf("%04o", e.Mode&0o7777), Nlink: e.Nlink, UID: e.UID, GID: e.GID,
 		MTime: e.MTime, MTimeNS: max(e.MTimeNS, 0), Size: e.Size,
 	}
@@ -242,20 +189,20 @@ func describe(ctx context.Context, r *client.Repository, path string, listed cat
 		l.Type = "file"
 		f, err := r.Open(ctx, path)
 		if err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 		sum := sha256.New()
 		if _, err := io.Copy(sum, io.NewSectionReader(f, 0, 1<<40)); err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 		l.SHA256 = hex.EncodeToString(sum.Sum(nil))
 		if err := f.Close(); err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 	case catalog.ModeSymlink:
 		l.Type, l.RawTarget = "symlink", e.Symlink
 		if l.Target, err = r.Readlink(ctx, path); err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 	case catalog.ModeFIFO:
 		l.Type = "fifo"
@@ -271,38 +218,15 @@ func describe(ctx context.Context, r *client.Repository, path string, listed cat
 	}
 	xattrs, err := r.Xattrs(ctx, path)
 	if err != nil {
-		return line{}, err
+		return cvmfstest.Listed{}, err
 	}
-	for name, value := range xattrs {
-		if l.Xattrs == nil {
-			l.Xattrs = map[string]string{}
-		}
-		l.Xattrs[name] = base64.StdEncoding.EncodeToString(value)
-	}
+	l.Xattrs = xattrs
 	return l, nil
 }
 
-func compare(t testing.TB, got, want map[string]line) {
+func compare(t testing.TB, got, want map[string]cvmfstest.Listed) {
 	t.Helper()
-	for _, p := range slices.Sorted(maps.Keys(want)) {
-		g, ok := got[p]
-		if !ok {
-			t.Errorf("%q is missing", p)
-			continue
-		}
-		w := want[p]
-		if w.RawTarget == "" { // recorded only where it differs
-			g.RawTarget = ""
-		}
-		if diff := cmp.Diff(w, g); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", p, diff)
-		}
-	}
-	for p := range got {
-		if _, ok := want[p]; !ok {
-			t.Errorf("%q should not be there", p)
-		}
-	}
+	cvmfstest.Compare(t, got, want, nil)
 }
 
 func TestReadsRevisionsExactly(t *testing.T) {
@@ -326,13 +250,13 @@ func TestReadsRevisionsExactly(t *testing.T) {
 				if got := r.Revision(); got != uint64(revision) {
 					t.Errorf("Revision = %d, want %d", got, revision)
 				}
-				compare(t, tree(t, r, ""), expected(t, revision))
+				compare(t, tree(t, r, ""), cvmfstest.Expect(t, revision))
 				first := r.Stats()
 				if first.Objects == 0 || first.Bytes == 0 {
 					t.Errorf("Stats = %+v after a cold start, want downloads", first)
 				}
 				r.DetachCatalogs()
-				compare(t, tree(t, r, ""), expected(t, revision))
+				compare(t, tree(t, r, ""), cvmfstest.Expect(t, revision))
 				if again := r.Stats(); again.Objects != first.Objects {
 					t.Errorf("%d objects downloaded again with a warm cache", again.Objects-first.Objects)
 				}
@@ -365,7 +289,7 @@ func TestSnapshotsAreReplanted(t *testing.T) {
 	for revision := 1; revision <= 3; revision++ {
 		at := fmt.Sprintf("/.cvmfs/snapshots/rev%d", revision)
 		got := tree(t, r, at)
-		want := expected(t, revision)
+		want := cvmfstest.Expect(t, revision)
 		compare(t, got, want)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 )
 
 // TestTraps lists where clients of this format have gone wrong before, by the
@@ -55,19 +56,17 @@ func TestTraps(t *testing.T) {
 }
 
 func trapSuffixes(t *testing.T) {
-	s := newRogue(t, unpack(t, "repo.tar.gz"))
-	r := open(t, options(t, s.url))
-	if got, err := describePath(t.Context(), r, "/big/chunked"); err != nil || got.SHA256 != expected(t, 3)["/big/chunked"].SHA256 {
+	s := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	r := open(t, options(t, s.Base))
+	if got, err := describePath(t.Context(), r, "/big/chunked"); err != nil || got.SHA256 != cvmfstest.Expect(t, 3)["/big/chunked"].SHA256 {
 		t.Errorf("/big/chunked: %s, %v", got.SHA256, err)
 	}
 	kinds := map[byte]int{}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for path := range s.requests {
-		if isObject(path) {
+	s.Requests(func(path string, _, _ int) {
+		if cvmfstest.IsObject(path) {
 			kinds[path[len(path)-1]]++
 		}
-	}
+	})
 	if kinds['P'] < 2 || kinds['C'] == 0 || kinds['X'] != 1 {
 		t.Errorf("requests by the last letter of the name: %v", kinds)
 	}
@@ -171,8 +170,8 @@ func trapSharedCache(t *testing.T) {
 
 // What the cache remembers of tags is for a start without a network only.
 func trapMovedTag(t *testing.T) {
-	server := newRogue(t, unpack(t, "repo.tar.gz"))
-	opt := options(t, server.url)
+	server := cvmfstest.NewRogue(t, unpack(t, "repo.tar.gz"))
+	opt := options(t, server.Base)
 	opt.Pin = client.Pin{Tag: "trunk"}
 	if r := open(t, opt); r.Revision() != 3 {
 		t.Fatalf("revision %d, want 3", r.Revision())
@@ -188,7 +187,7 @@ func trapMovedTag(t *testing.T) {
 	// A tag that was removed is gone, although the cache knows it.
 	opt.Pin = client.Pin{Tag: "v1.0/final"}
 	open(t, opt)
-	server.serve(unpack(t, "repo-snapshots.tar.gz"))
+	server.Serve(unpack(t, "repo-snapshots.tar.gz"))
 	if r, err := client.Open(t.Context(), opt); err == nil {
 		_ = r.Close()
 		t.Errorf("a removed tag shows revision %d", r.Revision())
@@ -201,12 +200,12 @@ func trapMovedTag(t *testing.T) {
 // from, and no object is fetched for it.
 func trapWrongKey(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	first, second := newRogue(t, repo), newRogue(t, repo)
+	first, second := cvmfstest.NewRogue(t, repo), cvmfstest.NewRogue(t, repo)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt := options(t, first.url, second.url)
+	opt := options(t, first.Base, second.Base)
 	opt.MasterKeys = []*rsa.PublicKey{&key.PublicKey}
 	if r, err := client.Open(t.Context(), opt); err == nil {
 		_ = r.Close()
@@ -229,13 +228,13 @@ func trapStaleManifest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := newRogue(t, newer)
-	opt := options(t, server.url)
+	server := cvmfstest.NewRogue(t, newer)
+	opt := options(t, server.Base)
 	r := open(t, opt)
 	if r.Revision() != 4 {
 		t.Fatalf("revision %d, want 4", r.Revision())
 	}
-	server.set(func(path string, _ int) fault {
+	server.Set(func(path string, _ int) cvmfstest.Fault {
 		if path != "/.cvmfspublished" {
 			return nil
 		}
@@ -250,20 +249,20 @@ func trapStaleManifest(t *testing.T) {
 	if _, err := r.Refresh(t.Context()); err != nil || r.Revision() != 4 || r.Offline() {
 		t.Errorf("Refresh: %v, revision %d, offline %v", err, r.Revision(), r.Offline())
 	}
-	if n := server.count("/.cvmfspublished"); n != 2 {
+	if n := server.Count("/.cvmfspublished"); n != 2 {
 		t.Errorf("the manifest was asked for %d times, want once more past caches", n)
 	}
 }
 
 func trapRedirectLoop(t *testing.T) {
 	repo := unpack(t, "repo.tar.gz")
-	bad, good := newRogue(t, repo), newRogue(t, repo)
-	bad.set(func(string, int) fault {
+	bad, good := cvmfstest.NewRogue(t, repo), cvmfstest.NewRogue(t, repo)
+	bad.Set(func(string, int) cvmfstest.Fault {
 		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) {
-			http.Redirect(w, r, bad.url+r.URL.Path, http.StatusFound)
+			http.Redirect(w, r, bad.Base+r.URL.Path, http.StatusFound)
 		}
 	})
-	opt := options(t, bad.url)
+	opt := options(t, bad.Base)
 	opt.Network.FollowRedirects = true
 	if r, err := client.Open(t.Context(), opt); err == nil {
 		_ = r.Close()
@@ -271,10 +270,10 @@ func trapRedirectLoop(t *testing.T) {
 	} else if !client.IsTransfer(err) || !strings.Contains(err.Error(), "redirects") {
 		t.Errorf("Open: %v", err)
 	}
-	if n := bad.count("/.cvmfspublished"); n != 5 {
+	if n := bad.Count("/.cvmfspublished"); n != 5 {
 		t.Errorf("%d requests, want the first and four redirects", n)
 	}
-	opt.Servers = append(opt.Servers, good.url)
+	opt.Servers = append(opt.Servers, good.Base)
 	if r := open(t, opt); r.Revision() != 3 {
 		t.Errorf("revision %d with a good server", r.Revision())
 	}

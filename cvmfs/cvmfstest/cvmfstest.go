@@ -2,13 +2,9 @@ package cvmfstest
 
 import (
 	"archive/tar"
-	"bufio"
 	"compress/gzip"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -135,56 +131,4 @@ func (r Repo) Object(t testing.TB, h cvmfs.Hash, s cvmfs.Suffix) string {
 		t.Fatal(err)
 	}
 	return out.Name()
-}
-
-// Listed is one entry as the original client showed it.
-type Listed struct {
-	Path      string            `json:"path"`
-	PathB64   string            `json:"path_b64"`
-	Type      string            `json:"type"`
-	Mode      string            `json:"mode"`
-	Nlink     uint32            `json:"nlink"`
-	UID       uint32            `json:"uid"`
-	GID       uint32            `json:"gid"`
-	MTime     int64             `json:"mtime"`
-	MTimeNS   int32             `json:"mtime_ns"`
-	Size      int64             `json:"size"`
-	Rdev      string            `json:"rdev"`
-	SHA256    string            `json:"sha256"`
-	Target    string            `json:"target"`
-	RawTarget string            `json:"raw_target"`
-	Xattrs    map[string][]byte `json:"xattrs"`
-}
-
-// Expect returns the listing of a revision (1, 2 or 3), paths as in package
-// catalog: the root is "".
-func Expect(t testing.TB, revision string) map[string]Listed {
-	t.Helper()
-	f, err := os.Open(Data(t, "expect.rev"+revision+".jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	list := make(map[string]Listed)
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var l Listed
-		if err := json.Unmarshal(sc.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		if l.PathB64 != "" {
-			raw, err := base64.StdEncoding.DecodeString(l.PathB64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Path = string(raw)
-		}
-		if l.Path == "/" {
-			l.Path = ""
-		}
-		list[l.Path] = l
-	}
-	if len(list) == 0 {
-		t.Fatal(fs.ErrNotExist)
-	}
-	return list
 }

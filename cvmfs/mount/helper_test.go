@@ -5,9 +5,11 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 )
 
-func (l line) time() time.Time { return time.Unix(l.MTime, l.MTimeNS) }
+func mtime(l cvmfstest.Listed) time.Time { return time.Unix(l.MTime, int64(l.MTimeNS)) }
 
 func ptr(b []byte) unsafe.Pointer { return unsafe.Pointer(&b[0]) }
 

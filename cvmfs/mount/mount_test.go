@@ -1,16 +1,11 @@
 package mount_test
 
 import (
-	"archive/tar"
-	"bufio"
-	"compress/gzip"
+	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -25,77 +20,50 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/internal/tier"
 )
 
-const small = "small.peer.example"
-
-// unpack puts the repository into a new directory, which it returns.
-func unpack(t testing.TB) string {
-	t.Helper()
-	f, err := os.Open(filepath.Join("..", "testdata", "small", "repo.tar.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for tr := tar.NewReader(z); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return dir
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Join(dir, filepath.Clean("/"+h.Name))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		data, err := io.ReadAll(tr)
-		if err == nil {
-			err = os.WriteFile(name, data, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+const small = cvmfstest.Name
 
 // mounted mounts the newest revision of the small repository, pinned or not.
 func mounted(t testing.TB, pinned bool) (string, *client.Repository) {
 	t.Helper()
 	tier.Root(t)
-	dir := unpack(t)
-	pem, err := os.ReadFile(filepath.Join(dir, "keys", small+".pub"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	keys, err := cvmfs.ParsePublicKeys(pem)
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
-	opt := client.Options{
-		Name: small, Servers: []string{"file://" + filepath.Join(dir, small)}, MasterKeys: keys,
-		CacheDir: filepath.Join(dir, "cache"), Vars: map[string]string{"CVMFS_ARCH": "x86_64"}, Log: log,
-	}
+	repo := cvmfstest.Small(t)
+	opt := options(t, repo, "file://"+repo.Dir)
 	if pinned {
 		opt.Pin.Tag = "rev3"
 	}
+	return mountWith(t, opt, mount.Options{AllowOther: true, Suid: true})
+}
+
+// options are those to read a repository from a server, with a new cache.
+func options(t testing.TB, repo cvmfstest.Repo, server string) client.Options {
+	t.Helper()
+	keys, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.Options{
+		Name: small, Servers: []string{server}, MasterKeys: keys, CacheDir: filepath.Join(t.TempDir(), "cache"),
+		Vars: map[string]string{"CVMFS_ARCH": "x86_64"}, Backoff: 1,
+		Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
+	}
+}
+
+// mountWith opens and mounts a repository until the test ends.
+func mountWith(t testing.TB, opt client.Options, mopt mount.Options) (string, *client.Repository) {
+	t.Helper()
+	tier.Root(t)
 	r, err := client.Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := t.TempDir()
-	s, err := mount.Mount(t.Context(), r, at, mount.Options{AllowOther: true, Suid: true, Log: log})
+	mopt.Log = opt.Log
+	s, err := mount.Mount(t.Context(), r, at, mopt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,60 +80,15 @@ func mounted(t testing.TB, pinned bool) (string, *client.Repository) {
 	return at, r
 }
 
-type line struct {
-	Path    string            `json:"path"`
-	PathB64 string            `json:"path_b64"`
-	Type    string            `json:"type"`
-	Mode    string            `json:"mode"`
-	Nlink   uint64            `json:"nlink"`
-	UID     uint32            `json:"uid"`
-	GID     uint32            `json:"gid"`
-	MTime   int64             `json:"mtime"`
-	MTimeNS int64             `json:"mtime_ns"`
-	Size    int64             `json:"size"`
-	Rdev    string            `json:"rdev"`
-	SHA256  string            `json:"sha256"`
-	Target  string            `json:"target"`
-	Xattrs  map[string]string `json:"xattrs"`
-}
-
-func expected(t testing.TB) map[string]line {
-	t.Helper()
-	f, err := os.Open(filepath.Join("..", "testdata", "small", "expect.rev3.jsonl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all := map[string]line{}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		var l line
-		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
-			t.Fatal(err)
-		}
-		if l.PathB64 != "" {
-			raw, err := base64.StdEncoding.DecodeString(l.PathB64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l.Path, l.PathB64 = string(raw), ""
-		}
-		all[l.Path] = l
-	}
-	return all
-}
-
-func describe(root, path string) (line, error) {
+func describe(root, path string) (cvmfstest.Listed, error) {
 	full := root + path
 	var st unix.Stat_t
 	if err := unix.Lstat(full, &st); err != nil {
-		return line{}, err
+		return cvmfstest.Listed{}, err
 	}
-	l := line{
-		Path: path, Mode: fmt.Sprintf("%04o", st.Mode&0o7777), Nlink: uint64(st.Nlink), UID: st.Uid, GID: st.Gid, //nolint:unconvert // 32 bits elsewhere
-		MTime: st.Mtim.Sec, MTimeNS: st.Mtim.Nsec, Size: st.Size,
-	}
-	if path == "" {
-		l.Path = "/"
+	l := cvmfstest.Listed{
+		Path: path, Mode: fmt.Sprintf("%04o", st.Mode&0o7777), Nlink: uint32(st.Nlink), UID: st.Uid, GID: st.Gid,
+		MTime: st.Mtim.Sec, MTimeNS: int32(st.Mtim.Nsec), Size: st.Size,
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -174,7 +97,7 @@ func describe(root, path string) (line, error) {
 		l.Type = "file"
 		data, err := os.ReadFile(full)
 		if err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 		sum := sha256.Sum256(data)
 		l.SHA256 = hex.EncodeToString(sum[:])
@@ -182,7 +105,7 @@ func describe(root, path string) (line, error) {
 		l.Type = "symlink"
 		target, err := os.Readlink(full)
 		if err != nil {
-			return line{}, err
+			return cvmfstest.Listed{}, err
 		}
 		l.Target = target
 	case unix.S_IFIFO:
@@ -200,7 +123,7 @@ func describe(root, path string) (line, error) {
 	names := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(full, names)
 	if err != nil {
-		return line{}, fmt.Errorf("llistxattr: %w", err)
+		return cvmfstest.Listed{}, fmt.Errorf("llistxattr: %w", err)
 	}
 	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
 		if name == "" {
@@ -209,47 +132,46 @@ func describe(root, path string) (line, error) {
 		value := make([]byte, 4096)
 		m, err := unix.Lgetxattr(full, name, value)
 		if err != nil {
-			return line{}, fmt.Errorf("lgetxattr %q: %w", name, err)
+			return cvmfstest.Listed{}, fmt.Errorf("lgetxattr %q: %w", name, err)
 		}
 		if l.Xattrs == nil {
-			l.Xattrs = map[string]string{}
+			l.Xattrs = map[string][]byte{}
 		}
-		l.Xattrs[name] = base64.StdEncoding.EncodeToString(value[:m])
+		l.Xattrs[name] = value[:m:m]
 	}
 	return l, nil
 }
+
+// tree describes everything below a directory.
+func tree(t testing.TB, root string) map[string]cvmfstest.Listed {
+	t.Helper()
+	all := map[string]cvmfstest.Listed{}
+	err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		l, err := describe(root, strings.TrimPrefix(p, root))
+		if err != nil {
+			t.Errorf("%q: %v", p, err)
+		}
+		all[l.Path] = l
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	return all
+}
+
+// unreadable takes from an entry what stat(2) has no word for.
+func unreadable(l *cvmfstest.Listed) { l.RawTarget = "" }
 
 func TestShowsRevisionExactly(t *testing.T) {
 	for _, pinned := range []bool{true, false} {
 		t.Run(fmt.Sprintf("pinned=%v", pinned), func(t *testing.T) {
 			root, _ := mounted(t, pinned)
-			want := expected(t)
-			seen := 0
-			err := filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
-				if err != nil {
-					return err
-				}
-				got, err := describe(root, strings.TrimPrefix(p, root))
-				if err != nil {
-					t.Errorf("%q: %v", p, err)
-					return nil
-				}
-				w, ok := want[got.Path]
-				if !ok {
-					t.Errorf("%q should not be there", got.Path)
-				}
-				if diff := cmp.Diff(w, got); diff != "" {
-					t.Errorf("%q (-want +got):\n%s", got.Path, diff)
-				}
-				seen++
-				return nil
-			})
-			if err != nil {
-				t.Error(err)
-			}
-			if seen != len(want) {
-				t.Errorf("%d entries, want %d", seen, len(want))
-			}
+			want := cvmfstest.Expect(t, 3)
+			cvmfstest.Compare(t, tree(t, root), want, unreadable)
 			if _, err := os.Lstat(root + "/nonesuch"); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("Lstat of a missing path: %v", err)
 			}
@@ -349,7 +271,7 @@ func TestMagicAttributes(t *testing.T) {
 
 func TestConcurrentReaders(t *testing.T) {
 	root, _ := mounted(t, true)
-	want := expected(t)
+	want := cvmfstest.Expect(t, 3)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -407,7 +329,7 @@ func TestUnderOverlay(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	want := expected(t)
+	want := cvmfstest.Expect(t, 3)
 	// Copy-up of content, of attributes alone, of a directory's attributes.
 	before, err := os.ReadFile(at + "/big/chunked")
 	if err != nil {
@@ -450,17 +372,17 @@ func TestUnderOverlay(t *testing.T) {
 	}
 	// Setuid bits and capabilities come through.
 	for p, w := range want {
-		if w.Type != "file" || strings.HasPrefix(p, "/big/") || (!strings.HasPrefix(w.Mode, "4") && w.Xattrs["security.capability"] == "") {
+		if w.Type != "file" || strings.HasPrefix(p, "/big/") || (!strings.HasPrefix(w.Mode, "4") && len(w.Xattrs["security.capability"]) == 0) {
 			continue
 		}
 		got, err := describe(at, p)
-		if err != nil || got.Mode != w.Mode || got.Xattrs["security.capability"] != w.Xattrs["security.capability"] {
+		if err != nil || got.Mode != w.Mode || !bytes.Equal(got.Xattrs["security.capability"], w.Xattrs["security.capability"]) {
 			t.Errorf("%q: mode %s, capability %q, %v, want %s, %q", p, got.Mode, got.Xattrs["security.capability"], err, w.Mode, w.Xattrs["security.capability"])
 		}
-		if err := os.Chtimes(at+p, got.time(), got.time()); err != nil { // copies it up
+		if err := os.Chtimes(at+p, mtime(got), mtime(got)); err != nil { // copies it up
 			t.Errorf("%q: %v", p, err)
 		}
-		if got, err := describe(at, p); err != nil || got.Xattrs["security.capability"] != w.Xattrs["security.capability"] {
+		if got, err := describe(at, p); err != nil || !bytes.Equal(got.Xattrs["security.capability"], w.Xattrs["security.capability"]) {
 			t.Errorf("%q copied up: capability %q, %v", p, got.Xattrs["security.capability"], err)
 		}
 	}

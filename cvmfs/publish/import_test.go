@@ -120,7 +120,7 @@ func TestImportOriginal(t *testing.T) {
 			}
 		}
 		reads(client.Pin{}, "file", "by mica")
-		for path, e := range cvmfstest.Expect(t, "3") { // what the original had published is there still
+		for path, e := range cvmfstest.Expect(t, 3) { // what the original had published is there still
 			if e.Type == "file" && e.Size > 0 && fs.ValidPath(strings.TrimPrefix(path, "/")) {
 				reads(client.Pin{RootHash: manifest.RootHash}, strings.TrimPrefix(path, "/"), "")
 				break
