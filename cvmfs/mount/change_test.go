@@ -27,6 +27,7 @@ type workshop struct {
 	source  string
 	storage string
 	keys    string
+	tag     string                            // mounts show it, and not the newest revision
 	hold    atomic.Pointer[func(path string)] // called for each request
 	server  *httptest.Server
 }
@@ -57,7 +58,11 @@ func newWorkshop(t *testing.T) *workshop {
 
 func (w *workshop) write(name, text string) {
 	w.t.Helper()
-	if err := os.WriteFile(filepath.Join(w.source, name), []byte(text), 0o644); err != nil {
+	file := filepath.Join(w.source, name)
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -82,6 +87,7 @@ func (w *workshop) mount(opt mount.Options) (string, *client.Repository) {
 	opt.Log = slog.New(slog.NewTextHandler(w.t.Output(), nil))
 	r, err := client.Open(w.t.Context(), client.Options{
 		Name: shop, Servers: []string{w.server.URL + "/" + shop}, MasterKeys: keys, CacheDir: filepath.Join(w.t.TempDir(), "cache"), Log: opt.Log,
+		Pin: client.Pin{Tag: w.tag},
 	})
 	if err != nil {
 		w.t.Fatal(err)

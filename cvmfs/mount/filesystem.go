@@ -31,6 +31,8 @@ type fileSystem struct {
 	failures           atomic.Int64
 	callers            callers
 	limit              limiter
+	silent             bool    // the kernel opens and closes by itself; see recent
+	recent             *recent // of a silent kernel
 
 	mu    sync.Mutex // guards the open files and directories
 	next  uint64
@@ -49,13 +51,16 @@ type openFile struct {
 type openDir struct {
 	path    string
 	entries []catalog.Entry
+	node    uint64
+	counted bool
 }
 
 func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(), callers: newCallers(),
-		files: map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
+		recent: newRecent(),
+		files:  map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
 	}
 	if f.pinned {
 		f.timeout = forever
@@ -64,6 +69,12 @@ func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 }
 
 func (f *fileSystem) String() string { return "cvmfs" }
+
+// Init hears what the kernel can do.
+func (f *fileSystem) Init(s *fuse.Server) {
+	const both = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT
+	f.silent = f.pinned && s.KernelSettings().Flags64()&both == both
+}
 
 // status translates an error for the kernel.
 func (f *fileSystem) status(op, path string, err error) fuse.Status {
@@ -151,7 +162,11 @@ func lastSlash(s string) int {
 	return -1
 }
 
-func (f *fileSystem) Forget(id, lookups uint64) { f.nodes.forget(id, lookups) }
+func (f *fileSystem) Forget(id, lookups uint64) {
+	if f.nodes.forget(id, lookups) && f.silent {
+		f.recent.forget(id)
+	}
+}
 
 // at returns the path and entry of a number.
 func (f *fileSystem) at(ctx context.Context, op string, id uint64) (string, catalog.Entry, fuse.Status) {
@@ -201,6 +216,9 @@ func (f *fileSystem) Readlink(cancel <-chan struct{}, in *fuse.InHeader) ([]byte
 }
 
 func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if f.silent {
+		return fuse.ENOSYS
+	}
 	ctx, done := f.callers.patient(cancel, in.Pid)
 	defer done()
 	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
@@ -239,22 +257,26 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 }
 
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
+	if f.silent {
+		return f.readRecent(ctx, in, buf)
+	}
 	file := f.file(in.Fh)
 	if file == nil {
 		return nil, fuse.EBADF
 	}
+	return f.readFile(ctx, file.File, in, buf)
+}
+
+func (f *fileSystem) readFile(ctx context.Context, file *client.File, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	if in.Offset >= uint64(file.Size()) { //nolint:gosec // never negative
 		return fuse.ReadResultData(nil), fuse.OK
 	}
 	offset := int64(in.Offset) //nolint:gosec // below the size
-	if fd, ok := file.Fd(); ok {
-		return fuse.ReadResultFd(fd, offset, len(buf)), fuse.OK
-	}
-	ctx, done := f.callers.patient(cancel, in.Pid)
-	defer done()
 	n := int(min(int64(len(buf)), file.Size()-offset))
 	if _, err := file.ReadAtContext(ctx, buf[:n], offset); err != nil {
-		path, _ := f.nodes.path(file.node)
+		path, _ := f.nodes.path(in.NodeId)
 		return nil, f.status("read", path, err)
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
@@ -283,36 +305,61 @@ func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 }
 
 func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if f.silent {
+		return fuse.ENOSYS
+	}
 	ctx, done := f.callers.patient(cancel, in.Pid)
 	defer done()
 	path, ok := f.nodes.path(in.NodeId)
 	if !ok {
 		return fuse.Status(syscall.ESTALE)
 	}
+	revision := f.r.RootHash().Digest
 	list, err := f.r.ReadDir(ctx, path)
 	if err != nil {
 		return f.status("opendir", path, err)
+	}
+	// The kernel keeps listings as it keeps pages of files, unless somebody still
+	// reads that of another revision, which would get mixed up with it.
+	same, busy := f.nodes.opened(in.NodeId, revision)
+	if !busy {
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR
+	}
+	if same {
+		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next++
 	out.Fh = f.next
-	f.dirs[out.Fh] = &openDir{path: path, entries: list}
+	f.dirs[out.Fh] = &openDir{path: path, entries: list, node: in.NodeId, counted: !busy}
 	return fuse.OK
 }
 
 func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	dir := f.dirs[in.Fh]
 	delete(f.dirs, in.Fh)
+	f.mu.Unlock()
+	if dir != nil && dir.counted {
+		f.nodes.closed(dir.node)
+	}
 }
 
 // readDir gives the entries from the offset on to add, which says whether it had
 // room. "." and ".." come first, so that an offset is an index less two.
-func (f *fileSystem) readDir(in *fuse.ReadIn, add func(path string, e catalog.Entry, d fuse.DirEntry) bool) fuse.Status {
+func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(path string, e catalog.Entry, d fuse.DirEntry) bool) fuse.Status {
 	f.mu.Lock()
 	dir := f.dirs[in.Fh]
 	f.mu.Unlock()
+	if f.silent {
+		ctx, done := f.callers.patient(cancel, in.Pid)
+		defer done()
+		var status fuse.Status
+		if dir, status = f.listingOf(ctx, in); !status.Ok() {
+			return status
+		}
+	}
 	if dir == nil {
 		return fuse.EBADF
 	}
@@ -336,18 +383,21 @@ func (f *fileSystem) readDir(in *fuse.ReadIn, add func(path string, e catalog.En
 			d.Name, d.Mode, d.Ino = e.Name, e.Mode, f.nodes.find(path, e, false)
 		}
 		if !add(path, e, d) {
-			break
+			return fuse.OK
 		}
+	}
+	if f.silent && in.Offset >= uint64(len(dir.entries))+2 { // it has all of it
+		f.recent.forget(in.NodeId)
 	}
 	return fuse.OK
 }
 
-func (f *fileSystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, func(_ string, _ catalog.Entry, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
+func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(cancel, in, func(_ string, _ catalog.Entry, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
 }
 
-func (f *fileSystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(in, func(path string, e catalog.Entry, d fuse.DirEntry) bool {
+func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	return f.readDir(cancel, in, func(path string, e catalog.Entry, d fuse.DirEntry) bool {
 		entry := out.AddDirLookupEntry(d)
 		if entry == nil {
 			return false

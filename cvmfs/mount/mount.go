@@ -86,6 +86,7 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 		defer close(s.done)
 		server.Serve()
 		fs.callers.close()
+		fs.recent.close()
 	}()
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err), s.Unmount())

@@ -26,7 +26,7 @@ type node struct {
 	identity identity
 	lookups  uint64 // references of the kernel
 	opens    int
-	content  [20]byte // identity of the content opened last
+	content  [20]byte // identity of the content opened last; of a directory, the revision
 	known    bool     // content is set
 }
 
@@ -124,16 +124,19 @@ func (n *nodes) path(id uint64) (string, bool) {
 	return known.path, true
 }
 
-func (n *nodes) forget(id, lookups uint64) {
+// forget takes references back, and reports whether none is left.
+func (n *nodes) forget(id, lookups uint64) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := n.byID[id]
 	if known == nil || id == fuse.FUSE_ROOT_ID {
-		return
+		return false
 	}
-	if known.lookups -= min(lookups, known.lookups); known.lookups == 0 {
-		delete(n.byID, id)
+	if known.lookups -= min(lookups, known.lookups); known.lookups > 0 {
+		return false
 	}
+	delete(n.byID, id)
+	return true
 }
 
 // opened notes that content is opened under a number, and says whether the pages
