@@ -8,7 +8,7 @@ set -eu
 demo="qemu-system-x86 mmdebstrap openssh-client ca-certificates"
 test="qemu-utils xorriso genisoimage isolinux syslinux-common syslinux-utils mtools dosfstools fdisk gdisk e2fsprogs
 	xfsprogs btrfs-progs squashfs-tools busybox-static kmod cpio attr libcap2-bin sqlite3 openssl iproute2 procps
-	zstd xz-utils cloud-image-utils bc libvirt-daemon-system dnsmasq-base tini libxml2-utils ovmf qemu-system-arm qemu-efi-aarch64"
+	zstd xz-utils cloud-image-utils bc libvirt-daemon-system dnsmasq-base tini libxml2-utils ovmf qemu-system-arm qemu-efi-aarch64 rsync"
 
 case ${1-} in
 demo) want=$demo ;;

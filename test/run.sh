@@ -6,7 +6,7 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 tiers=${MICA_TIERS:-"full root drivers virtualbox vm"}
-require=apt-get,busybox,qemu-system-x86_64,qemu-system-aarch64,qemu-img,xorriso,isoinfo,mcopy,mdir,fsck.vfat,sgdisk,mkfs.ext4,mkfs.vfat,sqlite3,openssl,cpio,getfattr,cloud-localds,libvirtd,virtlogd,virt-xml-validate,xmllint,tini
+require=apt-get,busybox,qemu-system-x86_64,qemu-system-aarch64,qemu-img,xorriso,isoinfo,mcopy,mdir,fsck.vfat,sgdisk,mkfs.ext4,mkfs.vfat,sqlite3,openssl,cpio,getfattr,cloud-localds,libvirtd,virtlogd,virt-xml-validate,xmllint,tini,rsync
 export MICA_TEST_REQUIRE=${MICA_TEST_REQUIRE:+$MICA_TEST_REQUIRE,}$require
 export PATH=$PATH:/usr/sbin:/sbin
 as_root=()
