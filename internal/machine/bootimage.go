@@ -187,8 +187,11 @@ func (r reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// noSpace gives a full disk its hint.
+// noSpace gives a full disk its hint, unless the driver knows which disk it is.
 func noSpace(err error) error {
+	if len(fail.Hints(err)) > 0 {
+		return err
+	}
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || err != nil && strings.Contains(err.Error(), "No space left on device") {
 		return fail.New(fail.Failed, "%w", err).Hint("free some space, or set MICA_HOME to a folder on a larger disk")
 	}

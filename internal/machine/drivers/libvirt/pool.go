@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
-	"time"
 
 	rpc "github.com/digitalocean/go-libvirt"
 	"libvirt.org/go/libvirtxml"
@@ -121,22 +119,7 @@ func (p *pool) create(ctx context.Context, in rpc.StoragePool, name, format stri
 	if is(err, rpc.ErrStorageVolExist) {
 		return vol, "", fail.New(fail.Conflict, "%w", err).Hint("'virsh -c %s vol-delete --pool %s %s' removes it, if nobody needs it", p.c.uri, p.name, x.Name)
 	}
-	return vol, path, err
-}
-
-// upload fills a volume.
-func (p *pool) upload(ctx context.Context, vol rpc.StorageVol, r io.Reader, size int64) error {
-	limit := longPatience + time.Duration(size>>20)*time.Second // a megabyte a second is slow
-	what := "uploading " + vol.Name
-	from, end, err := p.c.flow.beginUpload(ctx, reader{ctx, r})
-	if err != nil {
-		return fmt.Errorf("%s: %w", what, err)
-	}
-	err = p.c.call(ctx, limit, what, func() error { return p.c.StorageVolUpload(vol, from, 0, uint64(size), 0) })
-	if failed := end(); failed != nil {
-		return explain(what, failed)
-	}
-	return cmp.Or(err, ctx.Err())
+	return vol, path, p.full(err)
 }
 
 // maker makes the volumes of one machine.
@@ -475,12 +458,6 @@ func (p *pool) modified(ctx context.Context, vol rpc.StorageVol) (string, error)
 		return "", nil
 	}
 	return x.Target.Timestamps.Mtime, nil
-}
-
-func (p *pool) download(ctx context.Context, vol rpc.StorageVol, w io.Writer, offset, length int64) error {
-	return p.c.ask(ctx, "reading volume "+vol.Name, func() error {
-		return p.c.StorageVolDownload(vol, w, uint64(offset), uint64(length), 0)
-	})
 }
 
 func (p *pool) config(ctx context.Context, _ machine.Spec) ([]byte, error) {
