@@ -64,15 +64,6 @@ const (
 
 // The optional powers of a driver, found by assertion.
 type (
-	// Surveyor tells the states of many machines at once, where asking for all of
-	// them costs the platform little more than asking for one.
-	Surveyor interface {
-		// States returns an answer for each instance, in their order: what State
-		// would say. Like State it may be called at any time. Where the platform
-		// cannot be asked at all, every answer has that error; after ctx has
-		// ended, those not known yet have ctx's.
-		States(ctx context.Context, all []Instance) []Answer
-	}
 	// Pauser freezes and thaws the guest's processors. Nil if it is so already.
 	Pauser interface {
 		SetPaused(ctx context.Context, i Instance, paused bool) error
@@ -172,13 +163,6 @@ type (
 		Clone(ctx context.Context, from Instance, s Spec) (Instance, error)
 	}
 )
-
-// Answer is what a platform says of one machine: its state, or why it could not
-// be asked.
-type Answer struct {
-	State State
-	Err   error
-}
 
 // Feature is something of a Spec that not every driver can do. A driver lists
 // its own in Report.Features; a Spec that asks for another is refused before

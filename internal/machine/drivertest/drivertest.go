@@ -78,7 +78,6 @@ func Run(t *testing.T, c Case) {
 		{"firmware", (*suite).firmware},
 		{"architecture", (*suite).arch},
 		{"change of shares", (*suite).changeShares},
-		{"states of many", (*suite).survey},
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			if c.Parallel && !strings.Contains(one.name, "port") { // ports freed by one are soon taken by another

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -293,47 +292,5 @@ func (s *suite) told(i machine.Instance, spec machine.Spec, shares, all []machin
 				s.Errorf("the medium %s tells of share %s: %v, want %v", e.Name(), share.Name, got, want)
 			}
 		}
-	}
-}
-
-// survey asks for many at once, and one by one.
-func (s *suite) survey() {
-	p, ok := s.driver.(machine.Surveyor)
-	if !ok {
-		s.Skip("asks one by one")
-	}
-	if got := p.States(s.Context(), nil); len(got) != 0 {
-		s.Errorf("States of none = %+v", got)
-	}
-	live := s.create(Guest{})
-	s.must("Start", s.driver.Start(s.Context(), live))
-	absent := machine.Instance{Spec: s.order(s.TempDir(), Guest{})}
-	all := []machine.Instance{s.create(Guest{}), live, absent, s.create(Guest{})}
-	if pause, ok := s.driver.(machine.Pauser); ok {
-		paused := s.create(Guest{})
-		s.must("Start", s.driver.Start(s.Context(), paused))
-		s.must("pause", pause.SetPaused(s.Context(), paused, true))
-		all = append(all, paused)
-	}
-	got := p.States(s.Context(), all)
-	if len(got) != len(all) {
-		s.Fatalf("States of %d machines = %+v", len(all), got)
-	}
-	for n, one := range all {
-		want, err := s.driver.State(s.Context(), one)
-		if err != nil || got[n].Err != nil || got[n].State != want {
-			s.Errorf("States[%d] = %q, %v; State = %q, %v", n, got[n].State, got[n].Err, want, err)
-		}
-	}
-	ctx, cancel := context.WithCancel(s.Context())
-	cancel()
-	began := time.Now()
-	for n, one := range p.States(ctx, all) {
-		if one.Err == nil && one.State == "" || one.Err != nil && !errors.Is(one.Err, context.Canceled) {
-			s.Errorf("cancelled States[%d] = %+v, want a state or context cancelled", n, one)
-		}
-	}
-	if took := time.Since(began); took > s.Patience {
-		s.Errorf("cancelled States took %s", took)
 	}
 }
