@@ -31,22 +31,23 @@ var _ interface {
 // maxLinks is how many symbolic links one name may lead through, as in Linux.
 const maxLinks = 40
 
-func (f fsys) resolve(op, name string, follow bool) (string, *catalog.Entry, error) {
-	fail := func(err error) (string, *catalog.Entry, error) {
-		return "", nil, &fs.PathError{Op: op, Path: name, Err: err}
-	}
-	if !fs.ValidPath(name) {
-		return fail(fs.ErrInvalid)
-	}
-	rest := strings.Split(name, "/")
-	if name == "." {
-		rest = nil
-	}
-	ctx := context.Background()
-	at := ""
-	e, err := f.r.lookup(ctx, at)
+// Resolve follows the symbolic links of a path, in the middle and at the end, as
+// if the repository were the root of a machine, and returns where it leads to.
+func (r *Repository) Resolve(ctx context.Context, p string) (string, catalog.Entry, error) {
+	at, e, err := r.follow(ctx, clean(p), true)
 	if err != nil {
-		return fail(plain(err))
+		return "", catalog.Entry{}, &fs.PathError{Op: "open", Path: display(clean(p)), Err: plain(err)}
+	}
+	return at, *e, nil
+}
+
+// follow works on a clean path. Without last, a link at its end stays.
+func (r *Repository) follow(ctx context.Context, p string, last bool) (string, *catalog.Entry, error) {
+	rest := strings.Split(p, "/")
+	at := ""
+	e, err := r.lookup(ctx, at)
+	if err != nil {
+		return "", nil, err
 	}
 	for links := 0; len(rest) > 0; {
 		next := rest[0]
@@ -56,33 +57,44 @@ func (f fsys) resolve(op, name string, follow bool) (string, *catalog.Entry, err
 			continue
 		case "..":
 			at = parentOf(at)
-			if e, err = f.r.lookup(ctx, at); err != nil {
-				return fail(plain(err))
+			if e, err = r.lookup(ctx, at); err != nil {
+				return "", nil, err
 			}
 			continue
 		}
 		if !e.IsDir() {
-			return fail(errNotDir)
+			return "", nil, errNotDir
 		}
 		here := at + "/" + next
-		if e, err = f.r.lookup(ctx, here); err != nil {
-			return fail(plain(err))
+		if e, err = r.lookup(ctx, here); err != nil {
+			return "", nil, err
 		}
-		if e.IsSymlink() && (follow || len(rest) > 0) {
+		if e.IsSymlink() && (last || len(rest) > 0) {
 			if links++; links > maxLinks {
-				return fail(syscall.ELOOP)
+				return "", nil, syscall.ELOOP
 			}
-			target := expand(e.Symlink, f.r.vars)
+			target := expand(e.Symlink, r.vars)
 			if path.IsAbs(target) {
 				at = ""
 			}
-			if e, err = f.r.lookup(ctx, at); err != nil {
-				return fail(plain(err))
+			if e, err = r.lookup(ctx, at); err != nil {
+				return "", nil, err
 			}
 			rest = append(strings.Split(target, "/"), rest...)
 			continue
 		}
 		at = here
+	}
+	return at, e, nil
+}
+
+func (f fsys) resolve(op, name string, follow bool) (string, *catalog.Entry, error) {
+	if !fs.ValidPath(name) {
+		return "", nil, &fs.PathError{Op: op, Path: name, Err: fs.ErrInvalid}
+	}
+	at, e, err := f.r.follow(context.Background(), name, follow)
+	if err != nil {
+		return "", nil, &fs.PathError{Op: op, Path: name, Err: plain(err)}
 	}
 	return at, e, nil
 }

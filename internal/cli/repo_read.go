@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +12,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
@@ -161,10 +164,14 @@ func repoError(err error) error {
 		return fail.New(fail.Unverified, "%w", err).Hint("if the repository was made anew, remove its cache directory")
 	case errors.Is(err, client.ErrNoTag):
 		return fail.New(fail.NotFound, "%w", err)
+	case errors.Is(err, client.ErrCacheFull):
+		return fail.New(fail.HostLacks, "%w", err).Hint("make room on the disk of the cache, or name another place for it with --cache")
+	case client.IsTransfer(err) && errors.Is(err, cvmfs.ErrCorrupt):
+		return fail.New(fail.Unverified, "%w", err).Hint("the server, or something between it and here, gives wrong bytes: try another one with --server or --proxy")
 	case client.IsTransfer(err):
 		return fail.New(fail.Refused, "%w", err).Hint("check the URL, the network and the proxy")
 	case errors.Is(err, cvmfs.ErrCorrupt), errors.Is(err, cvmfs.ErrMalformed):
-		return fail.New(fail.Unverified, "%w", err)
+		return fail.New(fail.Unverified, "%w", err).Hint("what is published is damaged, as 'mica repo check' will show its publisher; an older revision can be read with --tag")
 	case errors.Is(err, fs.ErrNotExist):
 		return fail.New(fail.NotFound, "%w", err)
 	}
@@ -181,24 +188,48 @@ type repoEntry struct {
 	GID     uint32    `json:"gid"`
 	Size    int64     `json:"size"`
 	MTime   time.Time `json:"mtime"`
-	Target  string    `json:"target,omitempty"`
+	Target  string    `json:"target,omitempty"` // as it is stored, with variables
 	Hash    string    `json:"hash,omitempty"`
 	Chunks  int       `json:"chunks,omitempty"`
 	Catalog string    `json:"catalog,omitempty"` // mountpoint of the catalogue that has it
 
+	PathBase64 []byte            `json:"path_base64,omitempty"` // where the path is not UTF-8, which JSON has no form for
+	Expanded   string            `json:"expanded,omitempty"`    // the target with variables replaced, where there are some
+	Device     string            `json:"device,omitempty"`      // major:minor
+	Xattrs     map[string][]byte `json:"xattrs,omitempty"`      // values in base64
+
 	mode fs.FileMode
 }
 
-func describeEntry(p string, e catalog.Entry) repoEntry {
+func describeEntry(ctx context.Context, r *client.Repository, p string, e catalog.Entry) (repoEntry, error) {
 	mode := client.FileMode(e)
 	kinds := map[fs.FileMode]string{
 		0: "file", fs.ModeDir: "dir", fs.ModeSymlink: "symlink", fs.ModeNamedPipe: "fifo", fs.ModeSocket: "socket",
 		fs.ModeDevice: "block", fs.ModeDevice | fs.ModeCharDevice: "char",
 	}
-	return repoEntry{
+	item := repoEntry{
 		Path: p, Type: kinds[mode.Type()], Mode: fmt.Sprintf("%04o", e.Mode&0o7777), Links: e.Nlink, UID: e.UID, GID: e.GID,
 		Size: e.Size, MTime: client.MTime(e).UTC(), Target: e.Symlink, Hash: e.Hash.String(), mode: mode,
 	}
+	if !utf8.ValidString(p) {
+		item.PathBase64 = []byte(p)
+	}
+	if mode&fs.ModeDevice != 0 {
+		item.Device = fmt.Sprintf("%d:%d", unix.Major(e.Rdev), unix.Minor(e.Rdev))
+	}
+	var err error
+	if e.IsSymlink() {
+		if item.Expanded, err = r.Readlink(ctx, p); err != nil {
+			return item, err
+		}
+		if item.Expanded == item.Target {
+			item.Expanded = ""
+		}
+	}
+	if e.HasXattrs {
+		item.Xattrs, err = r.Xattrs(ctx, p)
+	}
+	return item, err
 }
 
 func repoListing() listing[repoEntry] {
@@ -252,7 +283,11 @@ func newRepoLs(a *app) *cobra.Command {
 			}
 			l := repoListing()
 			if !e.IsDir() {
-				l.Items = append(l.Items, describeEntry(at, e))
+				item, err := describeEntry(cmd.Context(), r, at, e)
+				if err != nil {
+					return repoError(err)
+				}
+				l.Items = append(l.Items, item)
 				return l.print(a.Out, output)
 			}
 			entries, err := r.ReadDir(cmd.Context(), at)
@@ -260,7 +295,11 @@ func newRepoLs(a *app) *cobra.Command {
 				return repoError(err)
 			}
 			for _, e := range entries {
-				l.Items = append(l.Items, describeEntry(path.Join(at, e.Name), e))
+				item, err := describeEntry(cmd.Context(), r, strings.TrimSuffix(at, "/")+"/"+e.Name, e)
+				if err != nil {
+					return repoError(err)
+				}
+				l.Items = append(l.Items, item)
 			}
 			return l.print(a.Out, output)
 		},
@@ -302,7 +341,10 @@ func newRepoStat(a *app) *cobra.Command {
 				if err != nil {
 					return repoError(err)
 				}
-				item := describeEntry(p, e)
+				item, err := describeEntry(cmd.Context(), r, p, e)
+				if err != nil {
+					return repoError(err)
+				}
 				item.Chunks = len(chunks)
 				if item.Catalog, _, _, err = r.CatalogOf(cmd.Context(), p); err != nil {
 					return repoError(err)
@@ -333,11 +375,15 @@ func newRepoCat(a *app) *cobra.Command {
 			}
 			defer r.Close() //nolint:errcheck // as above
 			for _, p := range args[1:] {
-				f, err := r.FS().Open(fsName(p))
+				at, _, err := r.Resolve(cmd.Context(), p)
 				if err != nil {
 					return repoError(err)
 				}
-				_, err = io.Copy(a.Out, f)
+				f, err := r.Open(cmd.Context(), at)
+				if err != nil {
+					return repoError(err)
+				}
+				_, err = io.Copy(a.Out, io.NewSectionReader(f, 0, f.Size()))
 				_ = f.Close()
 				if err != nil {
 					return repoError(err)
@@ -348,14 +394,6 @@ func newRepoCat(a *app) *cobra.Command {
 	}
 	s.flags(cmd)
 	return cmd
-}
-
-// fsName is a path as package io/fs writes it.
-func fsName(p string) string {
-	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p != "" {
-		return p
-	}
-	return "."
 }
 
 func newRepoFind(a *app) *cobra.Command {
@@ -376,11 +414,11 @@ func newRepoFind(a *app) *cobra.Command {
 			defer r.Close() //nolint:errcheck // as above
 			l := repoListing()
 			err = walkRepo(cmd.Context(), r, repoPath(args), func(p string, e catalog.Entry) error {
-				item := describeEntry(p, e)
+				item, err := describeEntry(cmd.Context(), r, p, e)
 				if ok, _ := path.Match(pattern, path.Base(p)); (ok || pattern == "") && (kind == "" || kind == item.Type) {
 					l.Items = append(l.Items, item)
 				}
-				return nil
+				return err
 			})
 			if err != nil {
 				return repoError(err)
@@ -453,14 +491,22 @@ and modification times are kept; owners, devices, pipes and sockets are not.`,
 }
 
 // copyRepo copies from to the new path dest and returns how many special files it
-// left out.
+// left out. A copy that fails leaves nothing.
 func copyRepo(ctx context.Context, r *client.Repository, from, dest string) (skipped int, err error) {
 	parent, err := os.OpenRoot(filepath.Dir(dest))
 	if err != nil {
 		return 0, err
 	}
 	defer parent.Close() //nolint:errcheck // a directory
-	base := filepath.Base(dest)
+	base := fmt.Sprintf(".%.100s.%s", filepath.Base(dest), rand.Text())
+	defer func() {
+		if err == nil {
+			err = parent.Rename(base, filepath.Base(dest))
+		}
+		if err != nil {
+			_ = parent.RemoveAll(base) // the error says why there is no copy
+		}
+	}()
 	type dir struct {
 		name string
 		e    catalog.Entry

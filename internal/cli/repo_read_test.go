@@ -1,11 +1,8 @@
 package cli
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"encoding/json"
-	"errors"
 	"io"
 	"log/slog"
 	"os"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -22,41 +20,8 @@ import (
 // its directory and the file of its key.
 func smallRepo(t *testing.T) (repo, key string) {
 	t.Helper()
-	f, err := os.Open(filepath.Join("..", "..", "cvmfs", "testdata", "small", "repo.tar.gz"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for tr := tar.NewReader(z); ; {
-		h, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := filepath.Join(dir, filepath.Clean("/"+h.Name))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if h.Typeflag != tar.TypeReg {
-			continue
-		}
-		data, err := io.ReadAll(tr)
-		if err == nil {
-			err = os.WriteFile(name, data, 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	const name = "small.peer.example"
-	return filepath.Join(dir, name), filepath.Join(dir, "keys", name+".pub")
+	r := cvmfstest.Small(t)
+	return r.Dir, filepath.Join(r.Keys, cvmfstest.Name+".pub")
 }
 
 // repoCommand runs one of the reading commands.
@@ -69,7 +34,7 @@ func repoCommand(t *testing.T, make func(*app) *cobra.Command, args ...string) (
 			return home
 		}
 		return ""
-	}}, log: slog.New(slog.DiscardHandler)}
+	}}, log: slog.New(slog.DiscardHandler), progress: "none"}
 	cmd := make(a)
 	cmd.SetArgs(args)
 	cmd.SetOut(io.Discard)
