@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/boot/clock"
 	"github.com/micavm/mica/internal/boot/disk"
+	"github.com/micavm/mica/internal/boot/disk/probe"
 	"github.com/micavm/mica/internal/boot/repository"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/version"
@@ -82,15 +82,8 @@ func startRepository(ctx context.Context, s *state, r *report) error {
 func slicesOn(devices []disk.Device) []string {
 	var found []string
 	for _, d := range devices {
-		if d.Path == "" || d.InUse || d.Content.Type != "" {
-			continue
-		}
-		if f, err := os.Open(d.Path); err == nil {
-			first := make([]byte, 512)
-			if _, err := f.ReadAt(first, 0); err == nil && slice.Is(first) {
-				found = append(found, d.Path)
-			}
-			_ = f.Close()
+		if d.Path != "" && !d.InUse && d.Content.Type == probe.Slice {
+			found = append(found, d.Path)
 		}
 	}
 	return found

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/micavm/mica/internal/boot/disk/gpt"
+	"github.com/micavm/mica/internal/boot/disk/probe"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -186,7 +187,12 @@ func judge(d Device, p Preferences) verdict {
 	if p.UROOT != "" {
 		return no("is not the UROOT that cvm_uroot asks for")
 	}
-	if d.Kind == Part {
+	switch {
+	case d.Content.Type == probe.Slice:
+		return no("holds a slice of a repository")
+	case d.further() && !d.Boot:
+		return no("was added to the machine for its user (serial number %s)", d.Serial)
+	case d.Kind == Part:
 		return judgePartition(d, p)
 	}
 	return judgeDisk(d, p)

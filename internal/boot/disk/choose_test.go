@@ -43,6 +43,7 @@ func halfDone(d *Device)  { d.Unfinished = true }
 func local(d *Device)     { d.Model = instanceStore }
 func small(d *Device)     { d.Size = 700 * mib }
 
+func serialNo(n string) func(*Device)      { return func(d *Device) { d.Serial = n } }
 func withType(kind string) func(*Device)   { return func(d *Device) { d.Type = kind } }
 func withProblem(why string) func(*Device) { return func(d *Device) { d.Problem = why } }
 func named(name string) func(*Device)      { return func(d *Device) { d.PartName = name } }
@@ -206,6 +207,16 @@ func TestChoose(t *testing.T) {
 		{"someone's GPT", []Device{plain("sda", table(gpt.GPT, 3))}, Preferences{}, "has a partition table, with 3 partitions"},
 		{"damaged GPT", []Device{plain("sda", table(gpt.Damaged, 0))}, Preferences{}, "has a damaged partition table"},
 		{"loop device", []Device{plain("sda", table(gpt.GPT, 3)), plain("loop0", blankDev, kind(Virtual))}, Preferences{}, "3 partitions"},
+
+		// What the user added to the machine.
+		{"added disk", []Device{plain("vdb", blankDev, serialNo("mica-disk1"))}, Preferences{}, "was added to the machine for its user (serial number mica-disk1)"},
+		{"added disk before the data disk", []Device{plain("vda", blankDev, serialNo("mica-disk1")), plain("vdb", blankDev, serialNo("mica-disk"))}, Preferences{}, "partition vdb"},
+		{"added disk beside a boot disk", []Device{boot, plain("vdb", blankDev, serialNo("mica-disk12"))}, Preferences{}, "append sda"},
+		{"added disk, half made", []Device{plain("vdb", halfDone, serialNo("mica-disk1"))}, Preferences{}, "was added to the machine"},
+		{"partition of an added disk", []Device{plain("vdb", table(gpt.GPT, 1), serialNo("mica-disk1")), part("vdb1", "vdb", 1, blankDev, serialNo("mica-disk1"))}, Preferences{}, "was added to the machine"},
+		{"uroot on an added disk", []Device{plain("vdb", uroot, serialNo("mica-disk1"))}, Preferences{}, "reuse vdb"},
+		{"booted from an added disk", []Device{plain("vdb", bootDisk(gpt.GPT, 2, 19*gib, true), serialNo("mica-disk1"))}, Preferences{}, "append vdb"},
+		{"slice", []Device{plain("vdb", holds(probe.Slice, probe.Other, ""))}, Preferences{UseEphemeral: true}, "holds a slice of a repository"},
 
 		// Row 10: nothing.
 		{"nothing at all", nil, Preferences{}, "the machine has no block devices"},

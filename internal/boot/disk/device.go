@@ -2,6 +2,7 @@ package disk
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/micavm/mica/internal/boot/disk/gpt"
 	"github.com/micavm/mica/internal/boot/disk/probe"
@@ -26,6 +27,7 @@ type Device struct {
 	ReadOnly  bool
 	InUse     bool   // mounted, swap, or part of another device
 	Model     string // of the whole disk, also set on its partitions
+	Serial    string // of the whole disk, also set on its partitions; empty if it has none
 
 	// Table is what the first and last sectors of a whole disk describe.
 	Table gpt.Table
@@ -74,6 +76,14 @@ const (
 	Floppy  Kind = "floppy"
 	Virtual Kind = "virtual" // loop, ram, zram, device mapper, md, network
 )
+
+// further reports whether the host says that the disk is one of those that the
+// user added to the machine, which the machine must not make its own. They have
+// the serial numbers mica-disk1, mica-disk2 and so on; the data disk is mica-disk.
+func (d Device) further() bool {
+	number, ok := strings.CutPrefix(d.Serial, "mica-disk")
+	return ok && number != ""
+}
 
 // title is how messages call the device.
 func (d Device) title() string {

@@ -84,7 +84,7 @@ func describe(roots Roots, name string, busy map[string]bool) []Device {
 		Name: name, Path: filepath.Join(roots.dev(), name), Kind: kindOf(dir),
 		Size: number(dir, "size") * 512, Sector: number(dir, "queue/logical_block_size"),
 		Removable: number(dir, "removable") == 1, ReadOnly: number(dir, "ro") == 1,
-		Model: word(dir, "device/model"), InUse: taken(dir, busy),
+		Model: word(dir, "device/model"), Serial: serial(dir), InUse: taken(dir, busy),
 	}
 	if d.Sector == 0 {
 		d.Sector = 512
@@ -240,7 +240,7 @@ func (d *Device) match(parts []Device) []Device {
 	for _, e := range d.Table.Entries {
 		p := Device{
 			Kind: Part, Parent: d.Name, Partition: e.Number, Start: e.Start * d.Sector, Size: e.Sectors * d.Sector,
-			Sector: d.Sector, Type: e.Type, PartName: e.Name, Removable: d.Removable, ReadOnly: d.ReadOnly, InUse: d.InUse, Model: d.Model,
+			Sector: d.Sector, Type: e.Type, PartName: e.Name, Removable: d.Removable, ReadOnly: d.ReadOnly, InUse: d.InUse, Model: d.Model, Serial: d.Serial,
 		}
 		if seen[e.Number] || e.Container || e.Type == "0xee" || p.Start+p.Size > d.Size || p.Size <= 0 {
 			continue
@@ -266,7 +266,7 @@ func partitions(roots Roots, dir string, d Device, busy map[string]bool) []Devic
 		parts = append(parts, Device{
 			Name: e.Name(), Path: filepath.Join(roots.dev(), e.Name()), Kind: Part, Parent: d.Name, Partition: int(n),
 			Start: number(sub, "start") * 512, Size: number(sub, "size") * 512, Sector: d.Sector,
-			Removable: d.Removable, ReadOnly: d.ReadOnly || number(sub, "ro") == 1, Model: d.Model,
+			Removable: d.Removable, ReadOnly: d.ReadOnly || number(sub, "ro") == 1, Model: d.Model, Serial: d.Serial,
 			InUse: d.InUse || taken(sub, busy),
 		})
 	}
@@ -290,6 +290,22 @@ func kindOf(dir string) Kind {
 		return Optical
 	}
 	return Disk
+}
+
+// serial is the serial number of the disk in dir, as virtio, NVMe and SCSI with
+// SATA tell it. The last do so in a page of four bytes and the number (SCSI
+// Primary Commands, page 80h).
+func serial(dir string) string {
+	for _, name := range []string{"serial", "device/serial"} {
+		if s := word(dir, name); s != "" {
+			return s
+		}
+	}
+	page, err := os.ReadFile(filepath.Join(dir, "device/vpd_pg80"))
+	if err != nil || len(page) < 4 {
+		return ""
+	}
+	return strings.Trim(string(page[4:]), " \x00")
 }
 
 // taken reports whether the kernel uses the device in dir.

@@ -8,12 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/boot/disk/gpt"
+	"github.com/micavm/mica/internal/boot/disk/probe"
 	"github.com/micavm/mica/internal/tier"
 )
 
@@ -267,5 +272,46 @@ func TestPlanIsDeterministic(t *testing.T) {
 	}
 	if diff := cmp.Diff(writes(a), writes(b)); diff != "" {
 		t.Errorf("two plans differ:\n%s", diff)
+	}
+}
+
+// TestSerial reads serial numbers where the kernel has them, by driver.
+func TestSerial(t *testing.T) {
+	m := newMachine(t)
+	for name, files := range map[string]map[string]string{
+		"vda":     {"serial": "mica-disk1"},
+		"nvme0n1": {"device/serial": "mica-disk1   "},
+		"sda":     {"device/vpd_pg80": "\x00\x80\x00\x14          mica-disk1"},
+		"sdb":     {"device/vpd_pg80": "\x00"},
+		"sdc":     {},
+	} {
+		m.disk(name, diskSize)
+		m.attributes(filepath.Join(m.roots.Sys, "block", name), files)
+		m.attributes(filepath.Join(m.roots.Sys, "block", name, name+"1"), map[string]string{"partition": "1", "start": "2048", "size": "2048", "dev": "0:0"})
+	}
+	for name, d := range scanned(m) {
+		want := "mica-disk1"
+		if strings.HasPrefix(name, "sdb") || strings.HasPrefix(name, "sdc") {
+			want = ""
+		}
+		if strings.TrimSpace(d.Serial) != want {
+			t.Errorf("serial number of %s = %q, want %q", name, d.Serial, want)
+		}
+	}
+}
+
+// TestSliceIsNoScratchDisk attaches a slice, as its disk is: longer than it.
+func TestSliceIsNoScratchDisk(t *testing.T) {
+	m := newMachine(t)
+	path := m.disk("vda", diskSize)
+	p := &profile.Profile{Repository: "os.example.org", Root: cvmfs.SHA1.Sum([]byte("root")), Recorded: time.Unix(0, 0)}
+	var tar bytes.Buffer
+	m.must(slice.Write(t.Context(), &tar, p, nil, nil, nil))
+	m.write(path, 0, tar.Bytes())
+	if d := scanned(m)["vda"]; d.Content.Type != probe.Slice || d.Blank {
+		t.Fatalf("a disk with a slice = %+v", d)
+	}
+	if c, _, err := m.boot(Preferences{UseEphemeral: true}, m.worker()); err == nil || !strings.Contains(err.Error(), "holds a slice of a repository") {
+		t.Errorf("boot chose %+v, %v", c, err)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"sort"
+
+	"github.com/micavm/mica/cvmfs/slice"
 )
 
 // Content is what a device holds.
@@ -34,6 +36,9 @@ type Content struct {
 	// Ext is set for ext2 to ext4.
 	Ext *Ext
 }
+
+// Slice is the kind of a device that holds a slice of a CernVM-FS repository.
+const Slice = "mica-slice"
 
 // Usage says what a signature is for. A stronger usage wins over a weaker one:
 // the two halves of a mirror look like file systems, too.
@@ -122,11 +127,15 @@ func probes() []probe {
 	list := make([]probe, 0, 64)
 	list = append(list, mdRaid, lvm, drbd, zfs, bcache, biosRaid, vmfs, luks, bitlocker)
 	list = append(list, ext, xfs, btrfs, exfat, ntfs, vfat, udf, iso9660)
-	list = append(list, jfs, reiserfs, f2fs, erofs, squashfs, nilfs, ufs, hfs, ocfs, swap)
+	list = append(list, jfs, reiserfs, f2fs, erofs, squashfs, nilfs, ufs, hfs, ocfs, swap, repositorySlice)
 	for _, m := range magics() {
 		list = append(list, m.probe)
 	}
 	return list
+}
+
+func repositorySlice(d *device) (signature, bool) {
+	return signature{kind: Slice, usage: Other}, slice.Is(d.at(0, 512))
 }
 
 // magic is a kind that its first few bytes are enough for.
