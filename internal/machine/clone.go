@@ -46,10 +46,11 @@ func (f *Fleet) orderLike(h *held, name string, labels []string) (Order, error) 
 	}
 	s.Name = name
 	s.Disks = slices.DeleteFunc(slices.Clone(s.Disks), func(d Disk) bool {
-		if d.Path != "" {
-			f.say("%s does not get your disk %s, which %s keeps", name, d.Path, h.spec().Name)
+		if d.Path == "" || d.ReadOnly {
+			return false
 		}
-		return d.Path != ""
+		f.say("%s does not get your disk %s, which %s keeps", name, d.Path, h.spec().Name)
+		return true
 	})
 	if len(labels) > 0 {
 		s.Labels = labels

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -25,6 +26,10 @@ func (f *Fleet) settleDisks(s *Spec) error {
 			return fail.New(fail.Usage, "disk %s is in mica's own folder %s", d.Path, home).
 				Hint("a machine's disk belongs to it alone; 'mica clone' makes a copy with the machine")
 		}
+		if isSlice(d.Path) {
+			s.Disks[i].Format, s.Disks[i].ReadOnly = formatRaw, true
+			continue
+		}
 		format, err := diskFormat(d)
 		if err != nil {
 			return fmt.Errorf("adding a disk: %w", err)
@@ -32,6 +37,17 @@ func (f *Fleet) settleDisks(s *Spec) error {
 		s.Disks[i].Format = format
 	}
 	return nil
+}
+
+// isSlice reports whether a file is a slice of a repository.
+func isSlice(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	head, _, err := ends(f)
+	return err == nil && slice.Is(head)
 }
 
 // diskFormat says what format a disk has that is to be used in place.
@@ -80,7 +96,7 @@ func diskFormat(d Disk) (string, error) {
 func (f *Fleet) sayShared(s Spec, others []*Record) {
 	for _, d := range s.Disks {
 		for _, other := range others {
-			if d.Path != "" && other.spec().Name != s.Name && slices.ContainsFunc(other.spec().Disks, func(o Disk) bool { return o.Path == d.Path }) {
+			if d.Path != "" && !d.ReadOnly && other.spec().Name != s.Name && slices.ContainsFunc(other.spec().Disks, func(o Disk) bool { return o.Path == d.Path }) {
 				f.say("disk %s is one of %q, too: only one of them can run at a time", d.Path, other.spec().Name)
 			}
 		}

@@ -1,13 +1,18 @@
 package machine_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/cvmfs/slice"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/drivertest"
@@ -152,5 +157,39 @@ func TestHardware(t *testing.T) {
 		if err := plain.Supports(s); (err == nil) != (tc.firmware == "" && tc.arch == "") {
 			t.Errorf("Supports of firmware %q, arch %q by a plain driver = %v", tc.firmware, tc.arch, err)
 		}
+	}
+}
+
+// TestSliceAsDisk sees that a slice of a repository is a disk that machines only
+// read: it needs no name that ends in .raw and no right to write, any number of
+// them may have it, and a clone gets it.
+func TestSliceAsDisk(t *testing.T) {
+	w := newWorld(t, drivertest.Guest{})
+	w.Say = func(text string) { t.Errorf("told %q, want nothing", text) }
+	var tar bytes.Buffer
+	p := &profile.Profile{Repository: "os.example.org", Root: cvmfs.SHA1.Sum([]byte("root")), Recorded: time.Unix(0, 0)}
+	if err := slice.Write(t.Context(), &tar, p, nil, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	path := diskFile(t, "os.slice", tar.String(), int64(tar.Len()))
+	if err := os.Chmod(path, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	want := []machine.Disk{{Path: path, Format: "raw", ReadOnly: true}}
+	for _, name := range []string{"m", "other"} {
+		o := orderOf(name, w.iso)
+		o.Off, o.Spec.DiskMiB, o.Spec.Disks = true, 1024, []machine.Disk{{Path: path}}
+		if _, err := w.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, w.spec(name).Disks); diff != "" {
+			t.Errorf("disks of %s (-want +got):\n%s", name, diff)
+		}
+	}
+	if _, err := w.Clone(t.Context(), "m", "twin", nil); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, w.spec("twin").Disks); diff != "" {
+		t.Errorf("disks of the clone (-want +got):\n%s", diff)
 	}
 }

@@ -62,6 +62,10 @@ type Disk struct {
 	MiB    int64  `json:"mib,omitempty"`    // size of an empty one that the driver makes and Destroy removes
 	Path   string `json:"path,omitempty"`   // or a disk image of the user's, absolute, used in place: never copied, changed in size or deleted
 	Format string `json:"format,omitempty"` // of Path: raw, qcow2, vmdk, vdi, vpc; found out by create
+
+	// ReadOnly is set by create for a slice of a repository at Path: the guest
+	// reads it only, and any number of machines may do so at a time.
+	ReadOnly bool `json:"read_only,omitempty"`
 }
 
 // String returns the disk as the --add-disk flag takes it.

@@ -241,7 +241,11 @@ func disks(s machine.Spec, m media) []libvirtxml.DomainDisk {
 	boots(disk(m.disk, formatQcow2, prefix+"a", serialOfDisk))
 	for n, d := range s.Disks {
 		target := prefix + string(second+rune(n)) // there are fewer than letters
-		all = append(all, disk(m.more[n], cmp.Or(d.Format, formatQcow2), target, fmt.Sprintf("%s%d", serialOfDisk, n+1)))
+		more := disk(m.more[n], cmp.Or(d.Format, formatQcow2), target, fmt.Sprintf("%s%d", serialOfDisk, n+1))
+		if d.ReadOnly {
+			more.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
+		}
+		all = append(all, more)
 	}
 	return all
 }

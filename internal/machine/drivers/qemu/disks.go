@@ -63,7 +63,7 @@ func moreArgs(s machine.Spec) []string {
 			path, format = disk.Path, disk.Format
 		}
 		args = append(args,
-			"-blockdev", blockdev(node, format, path, false),
+			"-blockdev", blockdev(node, format, path, disk.ReadOnly),
 			"-device", "virtio-blk-pci,drive="+node+",serial=mica-"+node)
 	}
 	return args

@@ -367,3 +367,18 @@ func TestKilledCreate(t *testing.T) {
 		t.Errorf("the user's disk holds %q, %v", data, err)
 	}
 }
+
+// TestReadOnlyDiskIsShared runs two machines with the same disk.
+func TestReadOnlyDiskIsShared(t *testing.T) {
+	t.Parallel()
+	tier.Full(t)
+	tier.Tool(t, fakeqemu.Program)
+	d := qemu.New(machine.Env{})
+	shared := userDisk(t, "raw")
+	shared.ReadOnly = true
+	for range 2 {
+		i := create(t, d, order(t, shared))
+		must(t, "Start", d.Start(t.Context(), i))
+		says(t, d, i, "hello")
+	}
+}
