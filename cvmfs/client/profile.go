@@ -208,7 +208,7 @@ func (r *Repository) WriteSlice(ctx context.Context, w io.Writer, p *profile.Pro
 	}
 	whole := *p
 	whole.Objects = []profile.Object{{Hash: m.Certificate, Suffix: cvmfs.SuffixCertificate, Size: -1}}
-	if r.opt.Pin.Tag != "" {
+	if !m.History.IsZero() { // for a machine that asks for a tag
 		whole.Objects = append(whole.Objects, profile.Object{Hash: m.History, Suffix: cvmfs.SuffixHistory, Size: -1})
 	}
 	for _, o := range p.Objects {

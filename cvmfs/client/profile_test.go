@@ -243,6 +243,13 @@ func TestSliceWithoutServer(t *testing.T) {
 		t.Errorf("offline %v, revision %d; want a first-class revision 3", r.Offline(), r.Revision())
 	}
 
+	// A machine that was told a tag finds it in the slice, too.
+	o = options(t, nowhere)
+	o.Pin.Tag, o.Slices = "rev3", []*slice.Slice{openSlice(data)}
+	if r := open(t, o); r.RootHash() != p.Root || r.Stats().Objects != 0 {
+		t.Errorf("tag rev3 of the slice is %s after %d downloads, want %s", r.RootHash(), r.Stats().Objects, p.Root)
+	}
+
 	// A key that did not sign it: the slice is not believed, and there is no other way.
 	o = options(t, nowhere)
 	o.Slices = []*slice.Slice{openSlice(data)}

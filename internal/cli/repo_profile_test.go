@@ -73,8 +73,8 @@ func TestProfileCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Len() != 6 { // the profile, manifest, whitelist, certificate, catalogue and /init
-		t.Errorf("the slice has %d files, want 6", s.Len())
+	if s.Len() != 7 { // the profile, manifest, whitelist, certificate, history, catalogue and /init
+		t.Errorf("the slice has %d files, want 7", s.Len())
 	}
 
 	// Of another revision it would lead nowhere.
