@@ -132,7 +132,8 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter)
 	if err != nil {
 		return nil, "", err
 	}
-	certificate, cached, err := r.certificate(ctx, m.Certificate)
+	named := m.Certificate
+	certificate, cached, err := r.certificate(ctx, named)
 	if err != nil {
 		return nil, server, err
 	}
@@ -157,7 +158,6 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter)
 	}); err != nil {
 		return nil, server, err
 	}
-	named := m.Certificate
 	m, err = trust.Verify(data, whitelist, certificate)
 	if err != nil && cached {
 		// The cache cannot tell whether the certificate in it is still what was put
