@@ -51,7 +51,7 @@ const (
 	keptScans    = 16      // directories that are watched at a time
 	keptNames    = 8192    // in their listings, that of the last one not counted
 	momentum     = 8       // files opened in order, after which the next directory is expected to be read too
-	nextDirs     = 32      // directories that are looked into ahead, as long as they have few files
+	nextDirs     = 64      // directories that are looked into ahead, as long as they have few files
 )
 
 // scans notices that a directory's files are opened in the order of its
@@ -67,13 +67,16 @@ type scans struct {
 	mu     sync.Mutex // guards the following
 	recent []*scan    // the one used last at the end
 	pace   int        // files opened in order since the last that was not
+	dir    string     // of the file opened last
+	hot    int        // directories to look at before it is believed that all is in the cache
 }
 
-// task is an object to fetch, or a directory that will soon have been read, after
-// which the next ones are.
+// task is an object to fetch, or a directory that is read, after which the next
+// ones may be.
 type task struct {
 	want
 	readDir string // if the object has no hash
+	sure    bool   // its files were read in order, nearly to the end
 }
 
 // scan is one directory.
@@ -96,14 +99,14 @@ func newScans(r *Repository) *scans {
 // feed waits for slots, and looks into directories, so that whoever opens a file
 // need not.
 func (s *scans) feed() {
-	var next siblings
+	next := &walker{r: s.r, places: map[string]found{}}
 	for {
 		select {
 		case <-s.r.life.Done():
 			return
 		case t := <-s.queue:
 			if t.hash.IsZero() {
-				s.follow(&next, t.readDir)
+				s.follow(next, t)
 			} else {
 				s.fetch(t.want)
 			}
@@ -123,50 +126,28 @@ func (s *scans) fetch(w want) {
 	}
 }
 
-// siblings are the directories of one directory, in order.
-type siblings struct {
-	parent string
-	known  bool
-	names  []string
-	done   int // index up to which they were looked into
-}
-
 // follow fetches the files of the directories that come after dir, some
 // directories or many files far.
-func (s *scans) follow(n *siblings, dir string) {
-	if dir == "" {
+func (s *scans) follow(w *walker, t task) {
+	if inOrder := w.read(t.readDir); !t.sure && !inOrder {
 		return
 	}
-	parent := parentOf(dir)
-	if !n.known || n.parent != parent {
-		entries, err := s.r.ReadDir(s.r.life, parent)
-		if err != nil {
-			return
-		}
-		*n = siblings{parent: parent, known: true}
-		for _, e := range entries {
-			if e.IsDir() {
-				n.names = append(n.names, e.Name)
-			}
-		}
-	}
-	i, found := slices.BinarySearch(n.names, dir[len(parent)+1:])
-	if !found {
+	if _, known := w.places[t.readDir]; !known && w.seek(t.readDir) != nil {
 		return
 	}
-	n.done = max(n.done, i)
-	files, room := 0, int64(aheadBytes)
-	for n.done+1 < len(n.names) && n.done < i+nextDirs && files < widestWindow && room > 0 {
-		n.done++
-		entries, err := s.r.ReadDir(s.r.life, parent+"/"+n.names[n.done])
-		if err != nil {
+	for at := w.places[t.readDir]; w.total.dirs-at.dirs < nextDirs && w.total.files-at.files < widestWindow && w.total.bytes-at.bytes < aheadBytes; {
+		files, more := w.step()
+		if !more {
 			return
 		}
-		for _, e := range entries[:min(len(entries), widestWindow)] {
-			if w := small(e); !w.hash.IsZero() && room > 0 {
-				files, room = files+1, room-w.size
-				s.fetch(w)
+		for _, one := range files {
+			if s.r.cache.Has(one.hash) {
+				continue
 			}
+			s.mu.Lock()
+			s.hot = nextDirs
+			s.mu.Unlock()
+			s.fetch(one)
 		}
 	}
 }
@@ -187,6 +168,14 @@ func (s *scans) opened(ctx context.Context, path string, cached bool) {
 	name := path[len(dir)+1:]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !cached {
+		s.hot = nextDirs
+	}
+	if dir != s.dir && s.hot > 0 { // the first of many, or of one
+		s.hot--
+		s.dir = dir
+		s.push(task{readDir: dir})
+	}
 	one := s.scanOf(dir)
 	if one == nil {
 		if moving := s.pace >= momentum; moving || !cached {
@@ -286,7 +275,7 @@ func (s *scans) advance(one *scan, name string) {
 		}
 	}
 	if one.done+1 >= len(one.wants) && s.pace >= momentum {
-		s.push(task{readDir: one.dir})
+		s.push(task{readDir: one.dir, sure: true})
 	}
 }
 

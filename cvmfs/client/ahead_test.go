@@ -71,36 +71,108 @@ func readPath(t *testing.T, r *client.Repository, path string) {
 
 // TestScanIsReadAheadOf reads file after file, as tar does.
 func TestScanIsReadAheadOf(t *testing.T) {
-	const dirs, files = 20, 25
-	o, paths, requests := manyFiles(t, dirs, files, 2*time.Millisecond)
-	r := open(t, o)
-	before := requests.Load()
-	for _, path := range paths {
-		readPath(t, r, path)
-	}
-	if got := requests.Load() - before; got != dirs*files {
-		t.Errorf("%d requests for %d files", got, dirs*files)
-	}
-	if s := r.Stats(); s.Ahead < dirs*files*3/4 {
-		t.Errorf("%d of %d files were fetched ahead, want three quarters", s.Ahead, dirs*files)
+	for _, tree := range []struct{ dirs, files, enough int }{
+		{20, 25, 400},
+		{300, 1, 250}, // most directories have a single file in many a tree
+		{100, 3, 250},
+	} {
+		o, paths, requests := manyFiles(t, tree.dirs, tree.files, 2*time.Millisecond)
+		r := open(t, o)
+		before := requests.Load()
+		for _, path := range paths {
+			readPath(t, r, path)
+		}
+		if got := requests.Load() - before; got != int64(len(paths)) {
+			t.Errorf("%d requests for %d files", got, len(paths))
+		}
+		if s := r.Stats(); s.Ahead < int64(tree.enough) {
+			t.Errorf("%d directories of %d files: %d were fetched ahead, want %d", tree.dirs, tree.files, s.Ahead, tree.enough)
+		}
 	}
 }
 
 // TestRandomAccessIsNot opens files here and there.
 func TestRandomAccessIsNot(t *testing.T) {
-	const dirs, files = 20, 25
-	o, paths, _ := manyFiles(t, dirs, files, 0)
-	r := open(t, o)
-	random := rand.New(rand.NewPCG(3, 4))
-	random.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
-	const wanted = 100
-	catalogues := r.Stats().Objects
-	for _, path := range paths[:wanted] {
-		readPath(t, r, path)
+	for _, tree := range []struct{ dirs, files int }{{20, 25}, {500, 1}} {
+		o, paths, _ := manyFiles(t, tree.dirs, tree.files, 0)
+		r := open(t, o)
+		random := rand.New(rand.NewPCG(3, 4))
+		random.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
+		const wanted = 100
+		catalogues := r.Stats().Objects
+		for _, path := range paths[:wanted] {
+			readPath(t, r, path)
+		}
+		time.Sleep(50 * time.Millisecond) // for what is still under way
+		if got := r.Stats().Objects - catalogues; got > wanted*3/2 {
+			t.Errorf("%d directories of %d files: %d files were fetched for %d that were wanted, want at most half as many more", tree.dirs, tree.files, got, wanted)
+		}
 	}
-	time.Sleep(50 * time.Millisecond) // for what is still under way
-	if got := r.Stats().Objects - catalogues; got > wanted*3/2 {
-		t.Errorf("%d files were fetched for %d that were wanted, want at most half as many more", got, wanted)
+}
+
+// TestChunksAreReadAheadOf reads the pieces of a big file in order, and others
+// here and there.
+func TestChunksAreReadAheadOf(t *testing.T) {
+	const size, chunks = 3 << 20, 30
+	tree, storage, keys := t.TempDir(), t.TempDir(), t.TempDir()
+	content := make([]byte, size)
+	random := rand.New(rand.NewPCG(5, 6))
+	for i := range content {
+		content[i] = byte(random.Uint32())
+	}
+	if err := os.WriteFile(filepath.Join(tree, "big"), content, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	const name = "many.example.org"
+	if err := publish.Create(t.Context(), publish.CreateOptions{Storage: storage, Name: name, Keys: keys}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := publish.Publish(t.Context(), publish.Options{
+		Source: tree, Storage: storage, Name: name, Keys: keys, Chunks: publish.ChunkSizes{Min: size / chunks / 2, Avg: size / chunks, Max: size / chunks * 2},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(filepath.Join(keys, name+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := cvmfs.ParsePublicKeys(pem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(inOrder bool) (objects, ahead int64, pieces int) {
+		r := open(t, client.Options{Name: name, Servers: []string{"file://" + storage + "/" + name}, MasterKeys: public, CacheDir: t.TempDir(), Log: testLog(t)})
+		f, err := r.Open(t.Context(), "/big")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		list, err := r.Chunks(t.Context(), "/big")
+		if err != nil || len(list) < 15 {
+			t.Fatalf("%d chunks, %v", len(list), err)
+		}
+		before := r.Stats().Objects
+		for i := range list {
+			c := list[i]
+			if !inOrder {
+				c = list[len(list)-1-i]
+				if i == 8 {
+					break
+				}
+			}
+			got := make([]byte, c.Size)
+			if _, err := f.ReadAt(got, c.Offset); err != nil || !bytes.Equal(got, content[c.Offset:c.Offset+c.Size]) {
+				t.Fatalf("chunk at %d: %v", c.Offset, err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		return r.Stats().Objects - before, r.Stats().Ahead, len(list)
+	}
+	if objects, ahead, pieces := read(true); objects != int64(pieces) || ahead < int64(pieces)/2 {
+		t.Errorf("%d of %d chunks fetched, %d of them ahead; want all, most of them ahead", objects, pieces, ahead)
+	}
+	if objects, ahead, _ := read(false); objects != 8 || ahead != 0 {
+		t.Errorf("%d chunks fetched backwards, %d ahead; want the 8 that were read", objects, ahead)
 	}
 }
 

@@ -20,8 +20,10 @@ var (
 	errIsDir  error = syscall.EISDIR
 )
 
-// keptChunks is how many chunks of a file stay open between reads.
-const keptChunks = 3
+const (
+	keptChunks  = 3 // of a file, that stay open between reads
+	chunksAhead = 4 // fetched at a time, once a few were read in order
+)
 
 // File is an open regular file. It shows the content it had when it was opened,
 // whatever happens to the revision meanwhile. It is safe for concurrent use.
@@ -34,7 +36,8 @@ type File struct {
 	chunks []catalog.Chunk
 	mu     sync.Mutex // guards the following
 	kept   []keptChunk
-	last   int // chunk read last, to notice sequential reading
+	front  int // the last chunk of those read in order
+	run    int // how many were
 	closed bool
 }
 
@@ -59,7 +62,7 @@ func (r *Repository) Open(ctx context.Context, p string) (*File, error) {
 }
 
 func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (*File, error) {
-	f := &File{r: r, path: p, entry: e, last: -1}
+	f := &File{r: r, path: p, entry: e, front: -1}
 	switch {
 	case e.IsDir():
 		return nil, errIsDir
@@ -161,22 +164,20 @@ func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 	return n, nil
 }
 
-// acquire returns a chunk, and has the next one fetched if reading is sequential.
+// acquire returns a chunk, and has the next ones fetched if reading is sequential.
 func (f *File) acquire(ctx context.Context, i int) (*objectcache.Object, error) {
 	f.mu.Lock()
-	sequential := i == f.last+1
-	f.last = i
+	ahead := f.ahead(i)
 	for _, k := range f.kept {
 		if k.index == i {
 			o := k.object.Again()
 			f.mu.Unlock()
+			f.fetchAhead(i, ahead)
 			return o, nil
 		}
 	}
 	f.mu.Unlock()
-	if sequential && i+1 < len(f.chunks) {
-		f.r.fetchAhead(f.chunk(i + 1))
-	}
+	f.fetchAhead(i, ahead)
 	o, err := f.r.object(ctx, f.chunk(i))
 	if err != nil {
 		return nil, err
@@ -191,6 +192,27 @@ func (f *File) acquire(ctx context.Context, i int) (*objectcache.Object, error) 
 		f.kept = append(f.kept, keptChunk{i, o.Again()})
 	}
 	return o, nil
+}
+
+// ahead is how many chunks after i are worth fetching now: one at the start of
+// the file, so that looking at its head costs little, and more with each that
+// was read in order, so that all processors have something to inflate. The lock
+// is held. The kernel's reads overlap: that of a chunk just left is no jump.
+func (f *File) ahead(i int) int {
+	switch {
+	case i == f.front+1:
+		f.front, f.run = i, f.run+1
+		return min(f.run, chunksAhead)
+	case i > f.front || i < f.front-1:
+		f.front, f.run = i, 0
+	}
+	return 0
+}
+
+func (f *File) fetchAhead(i, n int) {
+	for next := i + 1; next <= i+n && next < len(f.chunks); next++ {
+		f.r.fetchAhead(f.chunk(next))
+	}
 }
 
 // Close ends the use of the file.
