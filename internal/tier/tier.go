@@ -7,10 +7,12 @@
 package tier
 
 import (
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -61,6 +63,36 @@ func PeerData(t testing.TB, name string) string {
 		t.Fatalf("peer data %q: %v", name, err)
 	}
 	return dir
+}
+
+// Rounds is how often a test repeats what it does at random: normal times, or
+// MICA_TEST_ROUNDS times that.
+func Rounds(t testing.TB, normal int) int {
+	t.Helper()
+	text := os.Getenv("MICA_TEST_ROUNDS")
+	if text == "" {
+		return normal
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("MICA_TEST_ROUNDS: %q is no number of rounds", text)
+	}
+	return n * normal
+}
+
+// Seed is what a test takes its random choices from, a new one each time unless
+// MICA_TEST_SEED repeats one. It is in the test's output.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := rand.Uint64() //nolint:gosec // a test's choices
+	if text := os.Getenv("MICA_TEST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("MICA_TEST_SEED: %v", err)
+		}
+	}
+	t.Logf("MICA_TEST_SEED=%d", seed)
+	return seed
 }
 
 func on(t testing.TB, tier string) {

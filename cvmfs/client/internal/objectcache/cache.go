@@ -52,6 +52,7 @@ type Cache struct {
 	usage    atomic.Int64   // bytes on disk, exact after the first scan
 	memory   atomic.Int64   // bytes in memory
 	evicted  atomic.Int64
+	evicting sync.Mutex
 
 	mu      sync.Mutex // guards the following
 	open    map[cvmfs.Hash]*shared

@@ -102,15 +102,19 @@ func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
 	if c.readOnly.Load() {
 		return 0, fs.ErrPermission
 	}
+	// One at a time: two would each remove what the other has not yet counted.
+	c.evicting.Lock()
+	defer c.evicting.Unlock()
 	var files []file
 	var total int64
+	before := c.usage.Load()
 	if err := c.walk(ctx, func(f file) {
 		files = append(files, f)
 		total += onDisk(f.size)
 	}); err != nil {
 		return 0, err
 	}
-	c.usage.Store(total)
+	c.usage.Add(total - before) // what was added meanwhile may count twice until the next time
 	if total <= target {
 		return 0, nil
 	}
