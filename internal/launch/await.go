@@ -1,13 +1,10 @@
 package launch
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/micavm/mica/internal/fail"
@@ -15,10 +12,7 @@ import (
 	"github.com/micavm/mica/internal/progress"
 )
 
-const (
-	awaitEvery  = time.Second
-	greetWithin = 10 * time.Second // a server under emulation takes one or two
-)
+const awaitEvery = time.Second
 
 // waitable says whether there will be an SSH server to wait for.
 func waitable(v settings) error {
@@ -40,7 +34,7 @@ func (s *session) await(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if greets(ctx, net.JoinHostPort("127.0.0.1", r.values[localPort])) {
+		if machine.Greets(ctx, net.JoinHostPort("127.0.0.1", r.values[localPort])) {
 			break
 		}
 		switch state, err := s.state(ctx, r); {
@@ -59,27 +53,6 @@ func (s *session) await(ctx context.Context, name string) error {
 	}
 	sink.Emit(progress.Event{ID: name, Phase: "SSH answers", Finished: true})
 	return nil
-}
-
-// greets reports whether an SSH server answers. Other lines may come before the
-// one that begins with SSH- (RFC 4253, 4.2).
-func greets(ctx context.Context, address string) bool {
-	ctx, cancel := context.WithTimeout(ctx, greetWithin)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	lines := bufio.NewScanner(io.LimitReader(conn, 8<<10))
-	for lines.Scan() {
-		if strings.HasPrefix(lines.Text(), "SSH-") {
-			return true
-		}
-	}
-	return false
 }
 
 // logs writes what a machine has written to its console since it was switched on.

@@ -289,7 +289,7 @@ func (f *Fleet) WaitSSH(ctx context.Context, name string) error {
 		if way.through != "" || way.port == 0 {
 			return nil
 		}
-		if !way.pending && greets(ctx, net.JoinHostPort(cmp.Or(way.address, "127.0.0.1"), strconv.Itoa(way.port))) {
+		if !way.pending && Greets(ctx, net.JoinHostPort(cmp.Or(way.address, "127.0.0.1"), strconv.Itoa(way.port))) {
 			break
 		}
 		if err := f.stillRuns(ctx, name); err != nil {
@@ -304,28 +304,23 @@ func (f *Fleet) WaitSSH(ctx context.Context, name string) error {
 	return f.remember(ctx, name, nil, map[string]float64{ToSSH: f.now().Sub(m.Record.Started).Seconds()})
 }
 
-// greets reports whether an SSH server answers within some seconds. Servers
-// under emulation take one or two to say their first word.
-func greets(ctx context.Context, address string) bool {
+// Greets reports whether an SSH server answers at an address within some
+// seconds. Servers under emulation take one or two to say their first word.
+func Greets(ctx context.Context, address string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", address)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return false
 	}
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	// RFC 4253, 4.2: other lines may come before the one that starts with SSH-.
-	in := bufio.NewReader(io.LimitReader(conn, 8<<10))
-	for {
-		line, err := in.ReadString('\n')
-		if strings.HasPrefix(line, "SSH-") {
+	lines := bufio.NewScanner(io.LimitReader(conn, 8<<10))
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "SSH-") { // other lines may come before (RFC 4253, 4.2)
 			return true
 		}
-		if err != nil {
-			return false
-		}
 	}
+	return false
 }

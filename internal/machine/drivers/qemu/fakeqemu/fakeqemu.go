@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/machine/bootsector"
 )
 
 // The names by which a test binary knows that it is to be QEMU.
@@ -182,7 +184,7 @@ type vm struct {
 
 	mu      sync.Mutex // guards what follows
 	status  string
-	guest   guest
+	guest   bootsector.Run
 	fds     map[string]*os.File
 	moved   string // result of the last migration
 	serial  net.Conn
@@ -343,7 +345,7 @@ func (v *vm) blockdev(text string) error {
 	v.nodes = append(v.nodes, b.Node)
 	v.open = append(v.open, f)
 	if b.Node == "image" || b.Node == "disk" && !slices.Contains(v.nodes, "image") {
-		v.guest, err = readGuest(f)
+		v.guest, err = bootsector.Load(f)
 	}
 	return err
 }
@@ -379,7 +381,7 @@ func (v *vm) serve() int {
 		v.mu.Lock()
 		off := v.off
 		if v.status == "running" {
-			for _, text := range v.guest.tick() {
+			for _, text := range v.guest.Tick() {
 				v.write(text)
 			}
 		}
@@ -388,7 +390,7 @@ func (v *vm) serve() int {
 			_ = os.Remove(v.options["-pidfile"][0])
 			return 0
 		}
-		time.Sleep(tick)
+		time.Sleep(bootsector.Tick)
 	}
 }
 
@@ -441,13 +443,13 @@ func (v *vm) greet(l net.Listener, guestPort string) {
 			defer conn.Close()
 			for guestPort == "22" {
 				v.mu.Lock()
-				up := v.guest.up() && v.status == "running"
+				up := v.guest.Up() && v.status == "running"
 				v.mu.Unlock()
 				if up {
 					_, _ = io.WriteString(conn, "SSH-2.0-fake\r\n")
 					break
 				}
-				time.Sleep(tick)
+				time.Sleep(bootsector.Tick)
 			}
 			_, _ = conn.Read(make([]byte, 1))
 		}()

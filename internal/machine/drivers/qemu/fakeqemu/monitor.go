@@ -12,6 +12,8 @@ import (
 	"regexp"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/machine/bootsector"
 )
 
 const greeting = `{"QMP": {"version": {"qemu": {"micro": 99, "minor": 2, "major": 7}, "package": "fake"}, "capabilities": ["oob"]}}`
@@ -264,7 +266,7 @@ func (v *vm) load(uri string) error {
 		return err
 	}
 	defer f.Close()
-	var g guest
+	var g bootsector.Run
 	if err := json.NewDecoder(f).Decode(&g); err != nil {
 		os.Exit(1)
 	}

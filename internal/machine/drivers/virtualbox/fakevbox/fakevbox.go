@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/machine/bootsector"
 )
 
 // Program and Process are the names by which a test binary knows what it is to
@@ -367,7 +369,7 @@ type vm struct {
 	Race                       int
 	Snapshots                  []*snap
 	Current                    string
-	Memory                     *guest // saved
+	Memory                     *bootsector.Run // saved
 }
 
 type controller struct {
@@ -384,7 +386,7 @@ type share struct {
 type snap struct {
 	UUID, Name, Parent string
 	Time               time.Time
-	Memory             *guest
+	Memory             *bootsector.Run
 	Slots              map[string]string
 	Rules              []string
 }

@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/internal/machine/bootsector"
 )
 
 // lifetime ends what a failed test forgot.
@@ -211,7 +213,7 @@ type live struct {
 	id, folder string
 
 	mu        sync.Mutex // guards what follows
-	guest     guest
+	guest     bootsector.Run
 	paused    bool
 	serial    io.Writer
 	listeners map[string]net.Listener // by rule
@@ -279,7 +281,13 @@ func (l *live) setUp(s *state) error {
 	if v.Memory != nil {
 		l.guest, v.Memory = *v.Memory, nil
 	} else if image := v.Slots["IDE-0-0"]; image != "" && v.Props["boot1"] == "dvd" {
-		if l.guest, err = readGuest(image); err != nil {
+		disc, err := os.Open(image)
+		if err != nil {
+			return err
+		}
+		l.guest, err = bootsector.Load(disc)
+		_ = disc.Close()
+		if err != nil {
 			return err
 		}
 	}
@@ -319,13 +327,13 @@ func (l *live) forward(rule string) error {
 				defer conn.Close()
 				for parts[5] == "22" {
 					l.mu.Lock()
-					up := l.guest.up() && !l.paused
+					up := l.guest.Up() && !l.paused
 					l.mu.Unlock()
 					if up {
 						_, _ = io.WriteString(conn, "SSH-2.0-fake\r\n")
 						break
 					}
-					time.Sleep(tick)
+					time.Sleep(bootsector.Tick)
 				}
 				_, _ = conn.Read(make([]byte, 1))
 			}()
@@ -341,7 +349,7 @@ func (l *live) serve() int {
 		l.mu.Lock()
 		over := l.over
 		if over == "" && !l.paused {
-			for _, text := range l.guest.tick() {
+			for _, text := range l.guest.Tick() {
 				_, _ = io.WriteString(l.serial, text)
 			}
 		}
@@ -349,13 +357,13 @@ func (l *live) serve() int {
 		if _, err := os.Stat(l.folder); err != nil || over != "" || time.Since(began) > lifetime {
 			break
 		}
-		time.Sleep(tick)
+		time.Sleep(bootsector.Tick)
 	}
 	return 0
 }
 
 // end records how the machine ended, before its process does.
-func (l *live) end(now string, memory *guest) error {
+func (l *live) end(now string, memory *bootsector.Run) error {
 	err := l.update(func(s *state) error {
 		v, err := s.find(l.id)
 		if err == nil {
