@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +55,17 @@ func (t Tool) Size(ctx context.Context, i Image) (int64, error) {
 		return 0, fail.New(fail.Unverified, "disk image %s is of a disk of %d bytes", i.Name, info.Size)
 	}
 	return info.Size, nil
+}
+
+// Create makes the file at path, which may be there, an empty qcow2 disk.
+func (t Tool) Create(ctx context.Context, path string, mib int64) error {
+	_, err := t.Run.Run(ctx, run.Command{
+		Name: program, Args: []string{"create", "-q", "-f", "qcow2", path, strconv.FormatInt(mib, 10) + "M"}, Timeout: glance,
+	})
+	if err != nil {
+		return missing(fmt.Errorf("making a disk of %d MiB: %w", mib, err))
+	}
+	return nil
 }
 
 // Whole refuses an image that lacks a part, as far as its format can tell: what

@@ -3,7 +3,6 @@ package qemu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
@@ -13,7 +12,6 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/machine"
 	"github.com/micavm/mica/internal/machine/sparse"
-	"github.com/micavm/mica/internal/run"
 )
 
 // leastUROOT is the smallest disk that a guest takes for its own.
@@ -75,11 +73,8 @@ func (d *Driver) makeMore(ctx context.Context, path string, mib int64) error {
 	if err := makeDisk(path, 0); err != nil {
 		return err
 	}
-	_, err := d.run.Run(ctx, run.Command{
-		Name: imageProgram, Args: []string{"create", "-q", "-f", "qcow2", path, strconv.FormatInt(mib, 10) + "M"}, Timeout: imagePatience,
-	})
-	if err != nil {
-		return lacksImages(fmt.Errorf("making a disk of %d MiB: %w", mib, err))
+	if err := d.images().Create(ctx, path, mib); err != nil {
+		return err
 	}
 	return syncFile(path)
 }
