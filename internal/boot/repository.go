@@ -67,13 +67,20 @@ func startRepository(ctx context.Context, s *state, r *report) error {
 	if ready.Tag == "" {
 		s.ready.Tag = set.Tag
 	}
-	r.say("connected to %s, %s", set.Repository, snapshotName(s.ready))
+	for _, n := range ready.Notes {
+		s.rec.note("%s", n)
+		s.con.Warn("%s", n)
+	}
+	if len(ready.Slices) > 0 {
+		devices := strings.Join(ready.Slices, " ")
+		r.say("%s, %s, from the slice on %s", set.Repository, snapshotName(s.ready), devices)
+		r.fact("slices", devices)
+	} else {
+		r.say("connected to %s, %s", set.Repository, snapshotName(s.ready))
+	}
 	r.fact("repository", set.Repository)
 	r.fact("root_hash", s.ready.RootHash)
 	r.fact("tag", s.ready.Tag)
-	if len(config.Slices) > 0 {
-		r.fact("slices", strings.Join(config.Slices, " "))
-	}
 	r.fact("revision", fmt.Sprint(s.ready.Revision))
 	return s.pinSnapshot(set, keys)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,17 +66,41 @@ func TestProfile(t *testing.T) {
 	}
 	next.config.Prefetch = true
 	next.start(t)
-	// The root catalogue and the history are there when the mount stands.
-	isAhead := func(o profile.Object) bool { return o.Suffix == cvmfs.SuffixNone || o.Suffix == cvmfs.SuffixPartial }
-	ahead := int64(len(slices.DeleteFunc(slices.Clone(p.Objects), func(o profile.Object) bool { return !isAhead(o) })))
-	var status repository.Status
-	for until := time.Now().Add(20 * time.Second); status.Ahead < ahead; time.Sleep(20 * time.Millisecond) {
-		if status, err = repository.ReadStatus(t.Context(), next.config.CacheDir); err != nil || time.Now().After(until) {
-			t.Fatalf("%d objects were fetched ahead, %v; want %d", status.Ahead, err, ahead)
-		}
+	status := next.prefetched(t)
+	// The root catalogue, the history and the certificate are there when the mount stands.
+	if got := status.Profile; got.Objects != len(p.Objects) || got.Fetched < len(p.Objects)-3 || got.Problem != "" || status.Ahead < int64(got.Fetched) {
+		t.Fatalf("fetched ahead: %+v, %d in all; want %d objects", got, status.Ahead, len(p.Objects))
 	}
 	next.up.Store(false)
 	next.boot(t) // without another request
+}
+
+// prefetched waits until all of the profile was fetched, or nothing will be.
+func (s *stand) prefetched(t *testing.T) repository.Status {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		status, err := repository.ReadStatus(t.Context(), s.config.CacheDir)
+		if err != nil || time.Now().After(until) {
+			t.Fatalf("waiting for the profile: %+v, %v", status.Profile, err)
+		}
+		if status.Profile != nil && status.Profile.Done {
+			return status
+		}
+	}
+}
+
+// TestForgedProfile has the boot go on without, and say so.
+func TestForgedProfile(t *testing.T) {
+	s := newStand(t)
+	if err := os.WriteFile(filepath.Join(s.files, small, profile.Name), []byte("not a profile"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.config.Prefetch = true
+	s.start(t)
+	if got := s.prefetched(t); got.Profile.Fetched != 0 || got.Profile.Problem == "" {
+		t.Errorf("with a forged profile: %+v, want nothing fetched and a problem", got.Profile)
+	}
+	s.boot(t)
 }
 
 func TestSlice(t *testing.T) {
@@ -93,8 +118,11 @@ func TestSlice(t *testing.T) {
 	alone.up.Store(false)
 	alone.config.Slices = []string{other, "/nonesuch", file}
 	ready := alone.start(t)
-	if ready.RootHash != smallRev || ready.Tag != "rev3" {
-		t.Errorf("Ready = %+v, want rev3", ready)
+	if ready.RootHash != smallRev || ready.Tag != "rev3" || !slices.Equal(ready.Slices, []string{file}) {
+		t.Errorf("Ready = %+v, want rev3 and objects from the slice", ready)
+	}
+	if len(ready.Notes) != 2 || !strings.Contains(ready.Notes[0], other) || !strings.Contains(ready.Notes[1], "/nonesuch") {
+		t.Errorf("Ready.Notes = %q, want that two files are left alone", ready.Notes)
 	}
 	alone.boot(t)
 	status, err := repository.ReadStatus(t.Context(), alone.config.CacheDir)

@@ -39,6 +39,9 @@ type Ready struct {
 	RootHash string
 	Tag      string
 	Revision uint64
+
+	Slices []string // the devices with slices of it, if objects came from there
+	Notes  []string // what is worth telling although it did not stop the mount
 }
 
 // Status is what a running child says about itself.
@@ -51,4 +54,15 @@ type Status struct {
 	Sliced     int64  `json:"sliced"`      // objects taken from slices instead
 	Ahead      int64  `json:"ahead"`       // objects fetched before anybody wanted them
 	PeakMemory int64  `json:"peak_memory"` // bytes of resident memory at most
+
+	Profile *Prefetch `json:"profile,omitempty"` // nil where none was looked for, or there is none
+}
+
+// Prefetch says how far the objects of the repository's profile are fetched ahead.
+type Prefetch struct {
+	Objects int     `json:"objects"`           // in the profile
+	Fetched int     `json:"fetched"`           // of them, those that were not there and came; known when done
+	Done    bool    `json:"done"`              // nothing more is fetched ahead
+	Seconds float64 `json:"seconds,omitempty"` // it took, when done
+	Problem string  `json:"problem,omitempty"` // why not all of it, or nothing, was fetched
 }

@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,7 +30,7 @@ import (
 const (
 	wantedFiles   = 65536            // Compat: CVMFS_NFILES of cernvm-micro
 	firstPause    = time.Second      // between attempts to reach a server
-	longestPause  = 10 * time.Second // CVMFS_BACKOFF_MAX
+	longestPause  = 12 * time.Second // Compat: CVMFS_BACKOFF_MAX of cernvm-micro
 	serverTimeout = 5 * time.Second  // Compat: CVMFS_TIMEOUT of cernvm-micro
 	recordLimit   = 8192             // objects remembered for a profile; a boot reads some hundreds
 	prefetchWidth = 6                // objects of a profile fetched at a time
@@ -111,7 +112,7 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 	if c.Prefetch {
 		tasks.Go(func() { p.prefetch(ctx) })
 	}
-	tell(report{Ready: &Ready{PID: os.Getpid(), RootHash: p.repo.RootHash().String(), Tag: p.repo.Tag(), Revision: p.repo.Revision()}})
+	tell(report{Ready: p.ready()})
 	if err := listening(); err != nil {
 		log.Warn("closing the report pipe", "err", err)
 	}
@@ -127,19 +128,39 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 	return nil
 }
 
+// ready is the report that the mount stands.
+func (p *process) ready() *Ready {
+	r := &Ready{
+		PID: os.Getpid(), RootHash: p.repo.RootHash().String(), Tag: p.repo.Tag(), Revision: p.repo.Revision(), Notes: p.notes,
+	}
+	if p.repo.Stats().Sliced > 0 {
+		for _, s := range p.slices {
+			r.Slices = append(r.Slices, s.device)
+		}
+	}
+	return r
+}
+
 // prefetch fetches what other machines read when they booted.
 func (p *process) prefetch(ctx context.Context) {
+	began := time.Now()
 	list, err := p.repo.Profile(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	if err != nil {
 		p.log.Warn("nothing is fetched ahead", "err", err)
+		p.prefetched.Store(&Prefetch{Done: true, Problem: err.Error()})
 		return
 	}
-	began := time.Now()
+	p.prefetched.Store(&Prefetch{Objects: len(list.Objects)})
 	n, err := p.repo.Prefetch(ctx, list, prefetchWidth)
-	p.log.Info("fetched ahead along the profile", "objects", n, "of", len(list.Objects), "seconds", int(time.Since(began).Seconds()), "err", err)
+	done := &Prefetch{Objects: len(list.Objects), Fetched: n, Done: true, Seconds: time.Since(began).Seconds()}
+	if err != nil {
+		done.Problem = err.Error()
+	}
+	p.prefetched.Store(done)
+	p.log.Info("fetched ahead along the profile", "objects", n, "of", done.Objects, "seconds", int(done.Seconds), "err", err)
 }
 
 // protect keeps the process alive through a shutdown, and tames its memory. The
@@ -180,10 +201,13 @@ type process struct {
 	keys   []*rsa.PublicKey
 	pin    client.Pin
 	names  []string // name servers
-	slices []*slice.Slice
+	slices []sliceOn
+	notes  []string // for Ready
 	status *os.File // /proc/self/status, for the peak of memory
 	repo   *client.Repository
 	fuse   *mount.Server
+
+	prefetched atomic.Pointer[Prefetch] // nil until there is a profile
 }
 
 // prepare takes from the old root what is needed later.
@@ -212,7 +236,7 @@ func (p *process) prepare() error {
 	}
 	for _, device := range c.Slices {
 		if err := p.openSlice(device); err != nil {
-			p.say(fmt.Sprintf("%s is left alone: %v", device, err))
+			p.note(fmt.Sprintf("the slice on %s is left alone: %v", device, err))
 		}
 	}
 	if err := os.MkdirAll(c.CacheDir, 0o700); err != nil {
@@ -226,6 +250,12 @@ func (p *process) prepare() error {
 			now.UTC().Format(time.RFC3339), c.ClockFloor.UTC().Format(time.RFC3339)))
 	}
 	return nil
+}
+
+// sliceOn is an open slice and where it is.
+type sliceOn struct {
+	*slice.Slice
+	device string
 }
 
 // openSlice opens a slice for the life of the process, if it is of this
@@ -246,7 +276,7 @@ func (p *process) openSlice(device string) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	p.slices = append(p.slices, s)
+	p.slices = append(p.slices, sliceOn{s, device})
 	return nil
 }
 
@@ -266,6 +296,12 @@ func (p *process) say(line string) {
 	p.tell(report{Progress: line})
 }
 
+// note is say for what the parent wants to know in the end, too.
+func (p *process) note(line string) {
+	p.say(line)
+	p.notes = append(p.notes, line)
+}
+
 // now never lies before the floor.
 func (p *process) now() time.Time {
 	if now := time.Now(); now.After(p.config.ClockFloor) {
@@ -274,15 +310,29 @@ func (p *process) now() time.Time {
 	return p.config.ClockFloor
 }
 
+// network is how servers and proxies are chosen.
+//
+// Compat: cernvm-micro: scripts.d/14cvmfs. Differs: a transfer that failed is
+// tried once more, since the machine's root depends on it.
+func network() client.Network {
+	return client.Network{
+		GeoOrder: true, AddressesPerProxy: 2, ProxyResetAfter: 24 * time.Hour, BackoffMax: longestPause,
+	}
+}
+
 // open reaches the repository, again and again while only the network is at
 // fault. The parent ends the process when it has waited long enough.
 func (p *process) open(ctx context.Context) error {
 	c := p.config
+	var cut []*slice.Slice
+	for _, s := range p.slices {
+		cut = append(cut, s.Slice)
+	}
 	for attempt, pause := 1, firstPause; ; attempt, pause = attempt+1, min(2*pause, longestPause) {
 		r, err := client.Open(ctx, client.Options{
 			Name: c.Name, Servers: c.Servers, Proxies: c.Proxies, MasterKeys: p.keys, CacheDir: ".", Quota: c.Quota,
 			Pin: p.pin, Timeout: serverTimeout, Nameservers: p.names, Now: p.now, Log: p.log,
-			Slices: p.slices, Record: recordLimit,
+			Slices: cut, Record: recordLimit, Network: network(),
 		})
 		if err == nil {
 			p.repo = r

@@ -174,6 +174,7 @@ func (p *process) state() Status {
 	return Status{
 		RootHash: p.repo.RootHash().String(), Tag: p.repo.Tag(), Revision: p.repo.Revision(),
 		Objects: stats.Objects, Bytes: stats.Bytes, Sliced: stats.Sliced, Ahead: stats.Ahead, PeakMemory: p.peakMemory(),
+		Profile: p.prefetched.Load(),
 	}
 }
 
