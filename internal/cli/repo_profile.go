@@ -240,7 +240,8 @@ before it asks any server, and boots without a network as long as the whitelist
 in it is good. With --tag it is of that revision, and so must the machine be
 (cvmfs_tag in its context).
 
-The file is a tar archive.`,
+'mica create --add-disk' knows the file for what it is, and attaches it to be read
+only: any number of machines can have it at a time. It is a tar archive.`,
 		Example: `  mica repo profile record demo boot.profile
   mica repo slice http://cvmfs.example.org/cvmfs/os.example.org os.slice --profile boot.profile
   mica create --add-disk os.slice alone.context`,
