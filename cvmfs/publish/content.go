@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 )
 
@@ -17,15 +20,20 @@ import (
 // a time. Names of one inode are read once.
 func (s *scanner) contents(ctx context.Context, g *staging, result *Result) error {
 	total := int64(0)
-	first := make(map[inode]*node)
+	type content struct {
+		inode
+		external bool
+	}
+	of := func(n *node) content { return content{n.inode, n.entry.IsExternal()} }
+	first := make(map[content]*node)
 	var work, copies []*node
 	for _, n := range s.unread {
 		if n.inode != (inode{}) {
-			if first[n.inode] != nil {
+			if first[of(n)] != nil {
 				copies = append(copies, n)
 				continue
 			}
-			first[n.inode] = n
+			first[of(n)] = n
 		}
 		work = append(work, n)
 		total += n.entry.Size
@@ -56,7 +64,7 @@ func (s *scanner) contents(ctx context.Context, g *staging, result *Result) erro
 	})
 	for range workers {
 		group.Go(func() error {
-			w := &reader{s: s, g: g, p: g.packer(s.options.Compression), buffer: make([]byte, 256<<10), report: report}
+			w := newReader(s, g, report)
 			defer w.p.abort()
 			for n := range queue {
 				if err := w.read(ctx, n); err != nil {
@@ -70,7 +78,7 @@ func (s *scanner) contents(ctx context.Context, g *staging, result *Result) erro
 		return err
 	}
 	for _, n := range copies {
-		from := first[n.inode]
+		from := first[of(n)]
 		n.entry.Hash, n.chunks = from.entry.Hash, from.chunks
 		n.entry.Flags |= from.entry.Flags & catalog.FlagChunked
 	}
@@ -85,8 +93,27 @@ type reader struct {
 	s      *scanner
 	g      *staging
 	p      *packer
+	ext    *packer // hashes external files
 	buffer []byte
 	report func(n int64, finished bool)
+}
+
+func newReader(s *scanner, g *staging, report func(n int64, finished bool)) *reader {
+	ext := g.packer(cvmfs.Plain)
+	ext.drop = true
+	return &reader{s: s, g: g, p: g.packer(s.options.Compression), ext: ext, buffer: make([]byte, 256<<10), report: report}
+}
+
+// place marks a regular file as external if it is one. Its content lies on other
+// servers as it is.
+func (o *Options) place(e *catalog.Entry, at string) {
+	for _, p := range o.External {
+		if p = strings.TrimSuffix(path.Clean(p), "/"); at == p || strings.HasPrefix(at, p+"/") {
+			e.Flags |= catalog.FlagExternal
+			e.Compression = cvmfs.Plain
+			return
+		}
+	}
 }
 
 // read stores the content of one file of the source tree.
@@ -110,7 +137,11 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 	if !r.s.options.NoChunks && n.entry.Size > sizes.Min {
 		d = newDetector(sizes)
 	}
-	if err := r.p.begin(); err != nil {
+	p := r.p
+	if n.entry.IsExternal() {
+		p = r.ext
+	}
+	if err := p.begin(); err != nil {
 		return err
 	}
 	size, start := int64(0), int64(0)
@@ -124,13 +155,13 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 			if d != nil {
 				end, cut = d.next(b)
 			}
-			if _, err := r.p.Write(b[:end]); err != nil {
+			if _, err := p.Write(b[:end]); err != nil {
 				return fmt.Errorf("storing %q: %w", path, err)
 			}
 			size += int64(end)
 			b = b[end:]
 			if cut {
-				if err := r.chunk(ctx, n, start, size); err != nil {
+				if err := r.chunk(ctx, p, n, start, size); err != nil {
 					return fmt.Errorf("storing %q: %w", path, err)
 				}
 				start = size
@@ -150,15 +181,15 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 	if size != n.entry.Size {
 		return fmt.Errorf("source: %q changed while it was published: %w", path, ErrSource)
 	}
-	if err := r.last(ctx, n, start, size); err != nil {
+	if err := r.last(ctx, p, n, start, size); err != nil {
 		return fmt.Errorf("storing %q: %w", path, err)
 	}
 	return nil
 }
 
 // chunk ends a chunk at a cut and starts the next.
-func (r *reader) chunk(ctx context.Context, n *node, start, end int64) error {
-	o, err := r.p.finish()
+func (r *reader) chunk(ctx context.Context, p *packer, n *node, start, end int64) error {
+	o, err := p.finish()
 	if err != nil {
 		return err
 	}
@@ -166,19 +197,19 @@ func (r *reader) chunk(ctx context.Context, n *node, start, end int64) error {
 		return err
 	}
 	n.chunks = append(n.chunks, catalog.Chunk{Offset: start, Size: end - start, Hash: o.hash})
-	return r.p.begin()
+	return p.begin()
 }
 
 // last ends the file: what was never cut is stored whole.
-func (r *reader) last(ctx context.Context, n *node, start, end int64) error {
+func (r *reader) last(ctx context.Context, p *packer, n *node, start, end int64) error {
 	if len(n.chunks) > 0 {
-		if err := r.chunk(ctx, n, start, end); err != nil {
+		if err := r.chunk(ctx, p, n, start, end); err != nil {
 			return err
 		}
 		n.entry.Flags |= catalog.FlagChunked
 		return nil
 	}
-	o, err := r.p.finish()
+	o, err := p.finish()
 	if err != nil {
 		return err
 	}

@@ -109,7 +109,8 @@ func importRepository(ctx context.Context, o ImportOptions) (*Imported, error) {
 		}
 		warn("the repository is signed with another certificate than the key's; sign its whitelist anew before publishing")
 	}
-	if err := publishable(ctx, from, head.m.RootHash, warn); err != nil {
+	external, _ := conf.on("CVMFS_EXTERNAL_DATA", false) // it was read before
+	if err := publishable(ctx, from, head.m.RootHash, external, warn); err != nil {
 		return nil, err
 	}
 	result.Revision, result.MasterKey, result.WhitelistExpires = head.m.Revision, keys.Master != nil, head.expires
@@ -180,13 +181,8 @@ func readConfig(file string, warn func(string, ...any)) (serverConf, error) {
 	if conf["CVMFS_VOMS_AUTHZ"] != "" {
 		return nil, fmt.Errorf("CVMFS_VOMS_AUTHZ: only some may read it: %w", ErrImport)
 	}
-	for key, text := range map[string]string{
-		"CVMFS_EXTERNAL_DATA":     "files whose data lies elsewhere",
-		"CVMFS_CATALOG_ALT_PATHS": "other names for catalogues",
-	} {
-		if on, err := conf.on(key, false); err != nil || on {
-			return nil, errors.Join(err, fmt.Errorf("%s: %s: %w", key, text, ErrImport))
-		}
+	if on, err := conf.on("CVMFS_CATALOG_ALT_PATHS", false); err != nil || on {
+		return nil, errors.Join(err, fmt.Errorf("CVMFS_CATALOG_ALT_PATHS: other names for catalogues: %w", ErrImport))
 	}
 	for _, key := range []string{"CVMFS_VIRTUAL_DIR", "CVMFS_IGNORE_SPECIAL_FILES", "CVMFS_GENERATE_LEGACY_BULK_CHUNKS"} {
 		if on, err := conf.on(key, false); err != nil || on {
@@ -200,7 +196,7 @@ func readConfig(file string, warn func(string, ...any)) (serverConf, error) {
 }
 
 // publishable looks in the root catalogue for what Publish would drop.
-func publishable(ctx context.Context, from storage.Source, root cvmfs.Hash, warn func(string, ...any)) error {
+func publishable(ctx context.Context, from storage.Source, root cvmfs.Hash, external bool, warn func(string, ...any)) error {
 	temp, err := os.MkdirTemp("", "mica-import-")
 	if err != nil {
 		return err
@@ -225,8 +221,8 @@ func publishable(ctx context.Context, from storage.Source, root cvmfs.Hash, warn
 	if err != nil {
 		return err
 	}
-	if n := counters["self_external"] + counters["subtree_external"]; n > 0 {
-		return fmt.Errorf("the data of %d files lies elsewhere: %w", n, ErrImport)
+	if n := counters["self_external"] + counters["subtree_external"]; n > 0 && !external {
+		return fmt.Errorf("the data of %d files lies elsewhere, and no configuration says CVMFS_EXTERNAL_DATA=true: %w", n, ErrImport)
 	}
 	return nil
 }

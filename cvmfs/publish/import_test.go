@@ -151,7 +151,7 @@ func TestImportRefusals(t *testing.T) {
 	}{
 		"replica":      {func(o *publish.ImportOptions) { o.Config = conf("CVMFS_REPOSITORY_TYPE=stratum1\n") }, publish.ErrImport},
 		"authorised":   {func(o *publish.ImportOptions) { o.Config = conf("CVMFS_VOMS_AUTHZ=atlas\n") }, publish.ErrImport},
-		"external":     {func(o *publish.ImportOptions) { o.Config = conf("CVMFS_EXTERNAL_DATA=true\n") }, publish.ErrImport},
+		"alternative":  {func(o *publish.ImportOptions) { o.Config = conf("CVMFS_CATALOG_ALT_PATHS=true\n") }, publish.ErrImport},
 		"a script":     {func(o *publish.ImportOptions) { o.Config = conf("CVMFS_USER=$(id -un)\n") }, cvmfs.ErrMalformed},
 		"no keys":      {func(o *publish.ImportOptions) { o.SourceKeys = t.TempDir() }, fs.ErrNotExist},
 		"other keys":   {func(o *publish.ImportOptions) { o.SourceKeys = other }, cvmfs.ErrSignature},
@@ -175,6 +175,9 @@ func TestSettings(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(dir, name+".conf"), []byte(text), 0o644))
 		s, _, err := publish.LoadSettings(dir, name)
 		return s, err
+	}
+	if s, err := load("CVMFS_EXTERNAL_DATA=true\n"); err != nil || !s.External {
+		t.Errorf("LoadSettings of external data = %+v, %v", s, err)
 	}
 	got, err := load(serverConf)
 	want := publish.Settings{

@@ -22,6 +22,7 @@ type packer struct {
 	mem  bytes.Buffer // the stored form while it is small
 	file *os.File     // the stored form once it is not
 	size int64        // stored
+	drop bool         // only the hash is wanted
 }
 
 func (g *staging) packer(c cvmfs.Compression) *packer { return &packer{g: g, c: c} }
@@ -62,7 +63,7 @@ func (p *packer) finish() (packed, error) {
 			return packed{}, err
 		}
 	}
-	o := packed{hash: cvmfs.NewHash(p.g.algorithm, p.sum), size: p.size}
+	o := packed{hash: cvmfs.NewHash(p.g.algorithm, p.sum), size: p.size, elsewhere: p.drop}
 	if p.file != nil {
 		o.file = p.file.Name()
 		err := p.file.Close()
@@ -93,6 +94,9 @@ func (s sink) Write(b []byte) (int, error) {
 	p := s.p
 	_, _ = p.sum.Write(b) // never fails
 	p.size += int64(len(b))
+	if p.drop {
+		return len(b), nil
+	}
 	if p.file != nil {
 		return p.file.Write(b)
 	}
@@ -113,14 +117,18 @@ func (s sink) Write(b []byte) (int, error) {
 
 // packed is an object that has been compressed and hashed.
 type packed struct {
-	hash cvmfs.Hash
-	size int64
-	data []byte // or
-	file string
+	hash      cvmfs.Hash
+	size      int64
+	data      []byte // or
+	file      string // or
+	elsewhere bool   // it is not to be stored
 }
 
 // keep stages a packed object under its kind.
 func (g *staging) keep(ctx context.Context, o packed, suffix cvmfs.Suffix) error {
+	if o.elsewhere {
+		return nil
+	}
 	path := o.hash.ObjectPath(suffix)
 	known, err := g.known(ctx, path, o.size)
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"path"
 	"path/filepath"
 	"strconv"
 	"time"
@@ -72,6 +73,7 @@ type Options struct {
 	TTL         time.Duration     // 0 keeps that of the revision before
 	Algorithm   cvmfs.Algorithm   // of new objects; 0 keeps that of the revision before
 	Compression cvmfs.Compression // of new file contents
+	External    []string          // paths; of the files there, and below, no content is stored: readers get it elsewhere
 	Chunks      ChunkSizes        // zero means 4, 8 and 16 MiB
 	NoChunks    bool              // store big files whole
 	MaxEntries  int               // of a catalogue before parts are split off; 0 means 5000, negative never
@@ -113,6 +115,11 @@ func (o *Options) complete() error {
 	}
 	if !o.Compression.Valid() || !o.Algorithm.Valid() {
 		return fmt.Errorf("%v, %v: %w", o.Algorithm, o.Compression, errors.ErrUnsupported)
+	}
+	for _, p := range o.External {
+		if !path.IsAbs(p) {
+			return fmt.Errorf("external path %q does not begin with a slash: %w", p, ErrSource)
+		}
 	}
 	return o.Chunks.check()
 }

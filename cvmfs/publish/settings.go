@@ -28,6 +28,7 @@ type Settings struct {
 	NoAutoTag   bool
 	TTL         time.Duration // 0 if not set
 	NoXattrs    bool
+	External    bool // all files are external
 }
 
 // serverConf is a server.conf of the original, the last value of each variable.
@@ -154,12 +155,13 @@ func (c serverConf) settings() (s Settings, err error) {
 	}
 	s.TTL = time.Duration(numbers["CVMFS_REPOSITORY_TTL"]) * time.Second
 	on := make(map[string]bool)
-	for key, otherwise := range map[string]bool{"CVMFS_USE_FILE_CHUNKING": true, "CVMFS_AUTO_TAG": true, "CVMFS_AUTOCATALOGS": false, "CVMFS_INCLUDE_XATTRS": false} {
+	for key, otherwise := range map[string]bool{"CVMFS_USE_FILE_CHUNKING": true, "CVMFS_AUTO_TAG": true, "CVMFS_AUTOCATALOGS": false, "CVMFS_INCLUDE_XATTRS": false, "CVMFS_EXTERNAL_DATA": false} {
 		if on[key], err = c.on(key, otherwise); err != nil {
 			return s, err
 		}
 	}
 	s.NoChunks, s.NoAutoTag, s.NoXattrs = !on["CVMFS_USE_FILE_CHUNKING"], !on["CVMFS_AUTO_TAG"], !on["CVMFS_INCLUDE_XATTRS"]
+	s.External = on["CVMFS_EXTERNAL_DATA"]
 	s.MaxEntries = -1
 	if on["CVMFS_AUTOCATALOGS"] {
 		s.MaxEntries = 100000 // the original's default
@@ -175,6 +177,7 @@ func known() []string {
 	return []string{
 		"CVMFS_HASH_ALGORITHM", "CVMFS_COMPRESSION_ALGORITHM", "CVMFS_MIN_CHUNK_SIZE", "CVMFS_AVG_CHUNK_SIZE", "CVMFS_MAX_CHUNK_SIZE",
 		"CVMFS_USE_FILE_CHUNKING", "CVMFS_AUTO_TAG", "CVMFS_AUTOCATALOGS", "CVMFS_AUTOCATALOGS_MAX_WEIGHT", "CVMFS_INCLUDE_XATTRS", "CVMFS_REPOSITORY_TTL",
+		"CVMFS_EXTERNAL_DATA",
 	}
 }
 
@@ -228,6 +231,9 @@ func (s Settings) Apply(o *Options) {
 	}
 	if s.NoXattrs && o.Xattrs.Allow == nil && o.Xattrs.Deny == nil {
 		o.Xattrs.Deny = []string{"*"}
+	}
+	if s.External && o.External == nil {
+		o.External = []string{"/"}
 	}
 	o.Compression = max(o.Compression, s.Compression)
 	o.NoChunks = o.NoChunks || s.NoChunks

@@ -220,6 +220,7 @@ func (s *scanner) node(path, name string, st *unix.Stat_t) (*node, error) {
 		e.Size = dirSize
 	case e.IsRegular():
 		e.Size = st.Size
+		s.options.place(e, path)
 	case e.IsSymlink():
 		target, err := os.Readlink(s.file(path))
 		if err != nil {
@@ -318,7 +319,7 @@ func (s *scanner) content(n *node, path string) {
 // made by tools that store no nanoseconds is compared by the second.
 func (n *node) looksTheSame() bool {
 	e, w := n.entry, *n.was
-	return w.IsRegular() && !w.IsExternal() && (!w.Hash.IsZero() || w.IsChunked()) &&
+	return w.IsRegular() && w.IsExternal() == e.IsExternal() && (!w.Hash.IsZero() || w.IsChunked()) &&
 		e.Mode == w.Mode && e.UID == w.UID && e.GID == w.GID && e.Size == w.Size &&
 		e.MTime == w.MTime && (w.MTimeNS < 0 || e.MTimeNS == w.MTimeNS) && sameXattrs(n.xattrs, n.wasXattrs)
 }

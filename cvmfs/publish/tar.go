@@ -125,16 +125,13 @@ func (u *unpacker) all(ctx context.Context, result *Result) error {
 		result.BytesRead += n
 		u.s.report(Progress{Phase: PhaseFiles, Done: result.BytesRead, Finished: finished})
 	}
-	newReader := func() *reader {
-		return &reader{s: u.s, g: u.g, p: u.g.packer(u.s.options.Compression), buffer: make([]byte, 256<<10), report: report}
-	}
 	workers := u.s.options.Workers
 	if workers <= 0 {
 		workers = u.g.s.store.Parallel()
 	}
 	for range workers {
 		group.Go(func() error {
-			w := newReader()
+			w := newReader(u.s, u.g, report)
 			defer w.p.abort()
 			for f := range u.queue {
 				if err := w.store(ctx, f.n, f.path, bytes.NewReader(f.data)); err != nil {
@@ -144,7 +141,7 @@ func (u *unpacker) all(ctx context.Context, result *Result) error {
 			return nil
 		})
 	}
-	u.inline = newReader()
+	u.inline = newReader(u.s, u.g, report)
 	group.Go(func() error {
 		defer close(u.queue)
 		defer u.inline.p.abort()
@@ -329,6 +326,7 @@ func (u *unpacker) node(h *tar.Header, at string) (*node, error) {
 		e.Size = dirSize
 	case catalog.ModeRegular:
 		e.Size, e.Compression = h.Size, u.s.options.Compression
+		u.s.options.place(e, at)
 	case catalog.ModeSymlink:
 		e.Mode, e.Symlink, e.Size = kind|0o777, h.Linkname, int64(len(h.Linkname))
 	case catalog.ModeChar, catalog.ModeBlock:

@@ -115,7 +115,7 @@ func (n *node) same() bool {
 	}
 	const aside = catalog.FlagNestedMountpoint | catalog.FlagNestedRoot
 	a, b := n.entry, *n.was
-	if a.IsChunked() != b.IsChunked() || b.Flags&(catalog.FlagExternal|catalog.FlagBindMountpoint|catalog.FlagHidden|catalog.FlagDirectIO) != 0 {
+	if a.IsChunked() != b.IsChunked() || a.IsExternal() != b.IsExternal() || b.Flags&(catalog.FlagBindMountpoint|catalog.FlagHidden|catalog.FlagDirectIO) != 0 {
 		return false
 	}
 	if (a.HardlinkGroup != 0) != (b.HardlinkGroup != 0) {
@@ -203,7 +203,7 @@ func fill(b *catalog.Builder, r *region, top string) error {
 	numbers := make(map[groupKey]uint32)
 	for _, p := range r.entries {
 		e := p.n.entry
-		e.Flags &= catalog.FlagChunked
+		e.Flags &= catalog.FlagChunked | catalog.FlagExternal
 		if p.n.nested {
 			if p.path == top {
 				e.Flags |= catalog.FlagNestedRoot

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -23,7 +24,7 @@ type publishFlags struct {
 	ttl                                   time.Duration
 	entries                               int
 	checksum, crossMounts, noGeneric      bool
-	allow, deny                           []string
+	allow, deny, external                 []string
 }
 
 // published is what 'repo publish' prints.
@@ -64,7 +65,11 @@ nobody else may read: ~/.aws/credentials or that of ?credentials=FILE.
 
 A directory with a file .cvmfscatalog gets a catalogue of its own; rules in
 .cvmfsdirtab at the root name more of them; and where a catalogue would become
-large it is split. The tree itself is not changed.`,
+large it is split. The tree itself is not changed.
+
+With --external the content of files stays out of the repository. Readers fetch it,
+and verify it, from a web server of yours that has the files under the same paths;
+they name it with --external-server or CVMFS_EXTERNAL_URL.`,
 		Example: `  mica repo publish ./tree --repo /srv/cvmfs --name sw.example.org --tag v1
   sudo mica repo publish ./debian --repo /srv/cvmfs --name os.example.org`,
 		Args: cobra.ExactArgs(1),
@@ -81,6 +86,7 @@ large it is split. The tree itself is not changed.`,
 	flags.StringVar(&f.algorithm, "hash", "", "hash algorithm of new objects: sha1, rmd160 or shake128 (default: as before)")
 	flags.StringVar(&f.compression, "compression", "", "of new files: zlib or none (default: zlib, or what an imported repository had)")
 	flags.IntVar(&f.entries, "catalog-entries", 0, "entries of a catalogue before it is split, -1 for never (default: 5000)")
+	flags.StringSliceVar(&f.external, "external", nil, "path of the repository: of the files there and below only names and hashes are published, / for all")
 	flags.StringVar(&f.owner, "owner", "", "UID:GID that owns everything, instead of those of the tree")
 	flags.BoolVar(&f.checksum, "checksum", false, "read every file, however unchanged it looks")
 	flags.BoolVar(&f.crossMounts, "cross-mounts", false, "publish what is mounted inside the tree too")
@@ -154,7 +160,7 @@ func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error
 	o := publish.Options{
 		Source: dir, Storage: f.storage, Name: f.name, Tag: f.tag, Description: f.description, NoGenericTag: f.noGeneric,
 		TTL: f.ttl, MaxEntries: f.entries, Checksum: f.checksum, CrossMounts: f.crossMounts,
-		Xattrs: publish.XattrRules{Allow: f.allow, Deny: f.deny}, Now: time.Now, Log: a.log,
+		Xattrs: publish.XattrRules{Allow: f.allow, Deny: f.deny}, External: absolute(f.external), Now: time.Now, Log: a.log,
 	}
 	if err := cvmfs.CheckName(f.name); err != nil {
 		return o, fail.New(fail.Usage, "--name: %w", err).Hint("use letters, digits, dots, dashes and underscores, such as sw.example.org")
@@ -193,6 +199,15 @@ func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error
 		}
 	}
 	return o, nil
+}
+
+// absolute makes paths of a repository of what may lack the slash in front.
+func absolute(list []string) []string {
+	var out []string
+	for _, p := range list {
+		out = append(out, path.Clean("/"+p))
+	}
+	return out
 }
 
 func parseOwner(text string) (*publish.Owner, error) {
