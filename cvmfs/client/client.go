@@ -21,8 +21,9 @@ import (
 
 // Pin fixes the revision. The zero value means the newest one.
 type Pin struct {
-	RootHash cvmfs.Hash // wins over Tag; needs no signature and, once cached, no network
+	RootHash cvmfs.Hash // wins over the others; needs no signature and, once cached, no network
 	Tag      string
+	Date     time.Time // the newest revision with a tag that is not younger, if there is no Tag
 }
 
 // Options say which repository, from where, and how. Name, Servers, MasterKeys
@@ -43,7 +44,13 @@ type Options struct {
 	Slices []*slice.Slice // asked before the servers, for all but a newer revision
 	Record int            // remember that many objects at most for Recorded; 0 means none
 
-	Network Network // how servers and proxies are chosen
+	Network  Network  // how servers and proxies are chosen
+	External External // where the bytes of external files are
+	Owners   Owners   // whom files are shown to belong to
+
+	MaxTTL      time.Duration // ask for a newer revision at least that often; 0 leaves it to the repository (CVMFS_MAX_TTL)
+	Blocked     []cvmfs.Hash  // fingerprints of certificates that are not trusted, whatever the whitelist says
+	MinRevision uint64        // older ones are not shown
 
 	Nameservers []string          // addresses; empty means those of the system
 	Vars        map[string]string // for symbolic links; CVMFS_FQRN and CVMFS_ARCH are added
@@ -68,6 +75,7 @@ type Repository struct {
 	opt   Options
 	log   *slog.Logger
 	net   *transfer.Client
+	ext   *transfer.Client // for external files; nil if there is none
 	cache *objectcache.Cache
 	vars  map[string]string
 	start time.Time
@@ -115,9 +123,13 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	if opt.UserAgent == "" {
 		opt.UserAgent = "cvmfs Fuse 2.12 (mica)" // Compat: some proxies let only clients of that name through
 	}
-	net, err := newTransfer(opt)
+	net, err := newTransfer(opt, "."+opt.Name)
 	if err != nil {
 		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
+	}
+	ext, err := newExternal(opt)
+	if err != nil {
+		return nil, fmt.Errorf("opening repository %q: external files: %w", opt.Name, err)
 	}
 	cache, err := objectcache.Open(opt.CacheDir, objectcache.Options{Name: opt.Name, Quota: opt.Quota, Now: opt.Now, Log: opt.Log})
 	if err != nil {
@@ -125,7 +137,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Repository{
-		opt: opt, log: opt.Log, net: net, cache: cache, vars: variables(opt), start: opt.Now(),
+		opt: opt, log: opt.Log, net: net, ext: ext, cache: cache, vars: variables(opt), start: opt.Now(),
 		life: life, end: end, flights: map[cvmfs.Hash]*flight{}, ahead: make(chan struct{}, aheadSlots),
 		record: newRecorder(opt.Record),
 	}
@@ -162,6 +174,9 @@ func (r *Repository) Close() error {
 		t.close()
 	}
 	r.net.Close()
+	if r.ext != nil {
+		r.ext.Close()
+	}
 	return r.cache.Close()
 }
 
@@ -185,7 +200,13 @@ func (r *Repository) Pinned() bool { return r.opt.Pin != (Pin{}) }
 func (r *Repository) Offline() bool { return r.offline.Load() }
 
 // TTL returns how long the revision is good before Refresh should be called.
-func (r *Repository) TTL() time.Duration { return r.tree.Load().ttl }
+func (r *Repository) TTL() time.Duration {
+	ttl := r.tree.Load().ttl
+	if r.opt.MaxTTL > 0 {
+		ttl = min(ttl, r.opt.MaxTTL)
+	}
+	return ttl
+}
 
 // Refresh looks for a newer revision and switches to it. A pinned repository
 // never changes. Files that are open keep their content.
@@ -243,7 +264,12 @@ func (r *Repository) Follow(ctx context.Context, changed func()) {
 
 // SetNameservers replaces the name servers asked for the names of servers and
 // proxies. The system's own configuration may be out of reach by then.
-func (r *Repository) SetNameservers(addresses []string) { r.net.SetNameservers(addresses) }
+func (r *Repository) SetNameservers(addresses []string) {
+	r.net.SetNameservers(addresses)
+	if r.ext != nil {
+		r.ext.SetNameservers(addresses)
+	}
+}
 
 // Nameservers returns the name servers that were set, if any.
 func (r *Repository) Nameservers() []string { return r.net.Nameservers() }

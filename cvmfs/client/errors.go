@@ -12,9 +12,9 @@ var (
 	ErrOutdated = errors.New("older than a revision seen before")
 	// ErrNoTag says that the repository has no such tag.
 	ErrNoTag = errors.New("no such tag")
-	// ErrUnsupported says that an entry uses a part of the format that this
-	// client does not read.
-	ErrUnsupported = errors.New("not supported by this client")
+	// ErrExternal says that a file's content is not in the repository, and that no
+	// server is known that has it.
+	ErrExternal = errors.New("the content lies on other servers, and none is known")
 	// ErrCacheFull says that an object fits neither on the cache's disk nor in the
 	// memory set aside for that case.
 	ErrCacheFull = objectcache.ErrFull

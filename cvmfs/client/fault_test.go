@@ -202,6 +202,8 @@ func TestTrust(t *testing.T) {
 		}, cvmfs.ErrExpired},
 		"wrong name": {func(o *client.Options) { o.Name = "other.peer.example" }, cvmfs.ErrWrongName},
 		"no keys":    {func(o *client.Options) { o.MasterKeys = nil }, cvmfs.ErrUntrusted},
+		"blocked":    {func(o *client.Options) { o.Blocked = []cvmfs.Hash{certificateOf(t)} }, cvmfs.ErrUntrusted},
+		"too old":    {func(o *client.Options) { o.MinRevision = 4 }, cvmfs.ErrUntrusted},
 	} {
 		opt := options(t, server.Base)
 		test.change(&opt)
@@ -212,6 +214,16 @@ func TestTrust(t *testing.T) {
 			t.Errorf("%s: the cache has %v", name, objects)
 		}
 	}
+}
+
+// certificateOf is the fingerprint that the whitelist of the repository has.
+func certificateOf(t testing.TB) cvmfs.Hash {
+	t.Helper()
+	w, err := cvmfs.ParseWhitelist(archive(t, "repo.tar.gz")["/"+small+"/.cvmfswhitelist"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.Fingerprints[0]
 }
 
 // cached lists the objects in a cache.

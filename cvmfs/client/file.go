@@ -68,8 +68,6 @@ func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (
 		return nil, errIsDir
 	case !e.IsRegular():
 		return nil, fmt.Errorf("%w: not a regular file", fs.ErrInvalid)
-	case e.IsExternal():
-		return nil, fmt.Errorf("external data: %w", ErrUnsupported)
 	case e.Size == 0: // nothing to fetch
 		return f, nil
 	case e.IsChunked():
@@ -86,7 +84,9 @@ func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (
 		}
 	}
 	r.scans.opened(ctx, p, r.cache.Has(e.Hash))
-	o, err := r.object(ctx, wholeOf(e))
+	w := wholeOf(e)
+	w.path, w.external = p, e.IsExternal()
+	o, err := r.object(ctx, w)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,10 @@ func wholeOf(e catalog.Entry) want {
 
 func (f *File) chunk(i int) want {
 	c := f.chunks[i]
-	return want{hash: c.Hash, suffix: cvmfs.SuffixPartial, compression: f.entry.Compression, size: c.Size}
+	return want{
+		hash: c.Hash, suffix: cvmfs.SuffixPartial, compression: f.entry.Compression, size: c.Size,
+		path: f.path, external: f.entry.IsExternal(), offset: c.Offset,
+	}
 }
 
 // Entry returns the entry the file was opened with.

@@ -40,6 +40,8 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 		return revision{hash: r.opt.Pin.RootHash, size: -1}, nil
 	case r.opt.Pin.Tag != "":
 		return r.tagged(ctx, r.opt.Pin.Tag)
+	case !r.opt.Pin.Date.IsZero():
+		return r.tagged(ctx, dateMark+r.opt.Pin.Date.UTC().Format(time.RFC3339))
 	}
 	want, err := r.first(ctx)
 	if err == nil {
@@ -49,7 +51,7 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 		return revision{}, err
 	}
 	crumb, ok := r.readBreadcrumb()
-	if !ok {
+	if !ok || crumb.revision < r.opt.MinRevision {
 		return revision{}, err
 	}
 	r.offline.Store(true)
@@ -137,7 +139,7 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter)
 	if err != nil {
 		return nil, server, err
 	}
-	trust := cvmfs.Trust{Name: r.opt.Name, MasterKeys: r.opt.MasterKeys, Now: r.opt.Now}
+	trust := cvmfs.Trust{Name: r.opt.Name, MasterKeys: r.opt.MasterKeys, Now: r.opt.Now, Blocked: r.opt.Blocked}
 	// A manifest that was verified before needs no new whitelist, as long as the
 	// one it was verified with holds.
 	old, _ := r.cache.ReadState(manifestState)
@@ -186,6 +188,8 @@ func (r *Repository) manifest(ctx context.Context, crumb breadcrumb, get getter)
 
 func (r *Repository) notOlder(m *cvmfs.Manifest, server string, crumb breadcrumb) (*cvmfs.Manifest, string, error) {
 	switch {
+	case m.Revision < r.opt.MinRevision:
+		return nil, server, fmt.Errorf("revision %d, those before %d are blocked: %w", m.Revision, r.opt.MinRevision, cvmfs.ErrUntrusted)
 	case crumb.hash.IsZero():
 	case m.Revision < crumb.revision:
 		return nil, server, fmt.Errorf("revision %d, %d was there already: %w", m.Revision, crumb.revision, ErrOutdated)
@@ -301,13 +305,21 @@ func (r *Repository) askTag(ctx context.Context, tag string) (revision, error) {
 		return revision{}, err
 	}
 	t, ok := h.Lookup(tag)
+	if strings.HasPrefix(tag, dateMark) {
+		if t, ok = h.At(r.opt.Pin.Date); !ok {
+			return revision{}, fmt.Errorf("no tag of a revision is as old as %s: %w", tag[len(dateMark):], ErrNoTag)
+		}
+	}
 	if !ok {
 		return revision{}, fmt.Errorf("tag %q: %w", tag, ErrNoTag)
 	}
 	return revision{hash: t.Hash, size: knownSize(t.Size), revision: t.Revision}, nil
 }
 
-const maxTags = 64 // remembered
+const (
+	maxTags  = 64  // remembered
+	dateMark = "@" // before a date in the place of a tag, whose name never has it
+)
 
 func (r *Repository) knownTags() map[string]revision {
 	known := map[string]revision{}

@@ -82,6 +82,7 @@ func (r *Repository) present(e catalog.Entry) *catalog.Entry {
 	if e.IsSymlink() {
 		e.Size = int64(len(expand(e.Symlink, r.vars)))
 	}
+	r.opt.Owners.apply(&e)
 	return &e
 }
 

@@ -45,13 +45,15 @@ type Network struct {
 	// and memory: the script comes from the network. Without it, or without
 	// PACURLs, auto stands for what the environment has as http_proxy.
 	EvaluatePAC func(ctx context.Context, script []byte, url, host string) (string, error)
+
+	SendInfo bool // tell servers which file an object is wanted for, if one was opened (CVMFS_SEND_INFO_HEADER)
 }
 
-func newTransfer(opt Options) (*transfer.Client, error) {
+func newTransfer(opt Options, state string) (*transfer.Client, error) {
 	return transfer.New(transfer.Config{
 		Tuning: transfer.Tuning(opt.Network), Servers: opt.Servers, Proxies: opt.Proxies, Environment: os.Getenv("http_proxy"),
 		Timeout: opt.Timeout, Retries: opt.Retries, Backoff: opt.Backoff, Nameservers: opt.Nameservers, UserAgent: opt.UserAgent,
-		State: stateIn(opt.CacheDir, opt.Name), Log: opt.Log,
+		State: stateIn(opt.CacheDir, state), Log: opt.Log,
 		// Not opt.Now: what is waited for is time that passes, whatever the date.
 	})
 }
@@ -59,12 +61,12 @@ func newTransfer(opt Options) (*transfer.Client, error) {
 // stateIn keeps what the network was found to be like in the cache directory.
 // That it cannot be written is no matter: it is found out again. Compat: the
 // names uuid and proxies are the original's.
-func stateIn(dir, name string) transfer.State {
+func stateIn(dir, suffix string) transfer.State {
 	file := func(kind string) string {
 		if kind == "uuid" {
 			return filepath.Join(dir, kind)
 		}
-		return filepath.Join(dir, kind+"."+name)
+		return filepath.Join(dir, kind+suffix)
 	}
 	return transfer.State{
 		Load: func(kind string) string {

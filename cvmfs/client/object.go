@@ -43,6 +43,10 @@ type want struct {
 	compression cvmfs.Compression
 	size        int64 // plain; -1 if not known
 	limit       int64 // of the plain size, where it is not known
+
+	path     string // of the file it is wanted for; empty if it is for none, or for one nobody has opened yet
+	external bool   // it is no object: a part of that file, from offset on, on another server
+	offset   int64
 }
 
 func (w want) expect() objectcache.Expect {
@@ -62,7 +66,7 @@ type flight struct {
 // object returns an object that somebody wants.
 func (r *Repository) object(ctx context.Context, w want) (*objectcache.Object, error) {
 	o, err := r.obtain(ctx, w)
-	if err == nil {
+	if err == nil && !w.external {
 		r.record.add(w)
 	}
 	return o, err
@@ -158,7 +162,7 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 	var o *objectcache.Object
 	inMemory, evicted := false, false
 	for {
-		_, err := r.get(ctx, w.hash.ObjectPath(w.suffix), func(body io.Reader) error {
+		err := r.fetch(ctx, w, func(body io.Reader) error {
 			txn, err := r.cache.Begin(w.hash, inMemory)
 			if err != nil {
 				if inMemory {

@@ -34,6 +34,8 @@ type Repository struct {
 	FollowRedirects bool
 	ShardProxies    bool
 	Indefinite      bool // CVMFS_FAILOVER_INDEFINITELY
+	SendInfo        bool
+	External        External
 
 	Timeout, TimeoutDirect          time.Duration
 	Backoff, BackoffMax             time.Duration
@@ -48,7 +50,23 @@ type Repository struct {
 	CacheDir string // where an original client keeps its objects; empty if nothing says so
 	Quota    int64  // bytes, 0 for no limit
 	Tag      string
+	Date     time.Time
 	RootHash cvmfs.Hash
+
+	ClaimOwnership, WorldReadable bool
+	UIDs, GIDs                    IDMap
+
+	// Of a mount.
+	Suid, Frozen          bool          // Frozen is CVMFS_AUTO_UPDATE=no
+	MaxTTL, KernelTimeout time.Duration // 0 means as usual
+}
+
+// External is where the content of external files is.
+type External struct {
+	Servers                  []string
+	Proxies, FallbackProxies string
+	MaxServers               int
+	Timeout, TimeoutDirect   time.Duration // 0 means as for the repository
 }
 
 // Key is a public master key.
@@ -63,13 +81,7 @@ type Key struct {
 func (c *Config) Repository() (Repository, error) {
 	r := Repository{Name: c.Name}
 	p := parser{c: c}
-	for _, s := range p.list("CVMFS_SERVER_URL", ";,") {
-		s = strings.TrimRight(c.Expand(s), "/")
-		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file" {
-			p.bad("CVMFS_SERVER_URL", "has %q, which is no URL of a server", s)
-		}
-		r.Servers = append(r.Servers, s)
-	}
+	r.Servers = p.servers("CVMFS_SERVER_URL")
 	if p.err == nil && len(r.Servers) == 0 {
 		return r, fmt.Errorf("repository %q: %w", c.Name, ErrUnknown)
 	}
@@ -79,6 +91,11 @@ func (c *Config) Repository() (Repository, error) {
 	r.MaxServers = p.number("CVMFS_MAX_SERVERS")
 	r.FollowRedirects = p.bool("CVMFS_FOLLOW_REDIRECTS")
 	r.ShardProxies, r.Indefinite = p.bool("CVMFS_PROXY_SHARD"), p.bool("CVMFS_FAILOVER_INDEFINITELY")
+	r.SendInfo = p.bool("CVMFS_SEND_INFO_HEADER")
+	r.External = External{
+		Servers: p.servers("CVMFS_EXTERNAL_URL"), Proxies: p.text("CVMFS_EXTERNAL_HTTP_PROXY"), FallbackProxies: p.text("CVMFS_EXTERNAL_FALLBACK_PROXY"),
+		Timeout: p.seconds("CVMFS_EXTERNAL_TIMEOUT"), TimeoutDirect: p.seconds("CVMFS_EXTERNAL_TIMEOUT_DIRECT"), MaxServers: p.number("CVMFS_EXTERNAL_MAX_SERVERS"),
+	}
 	r.Timeout, r.TimeoutDirect = p.seconds("CVMFS_TIMEOUT"), p.seconds("CVMFS_TIMEOUT_DIRECT")
 	r.Backoff, r.BackoffMax = p.seconds("CVMFS_BACKOFF_INIT"), p.seconds("CVMFS_BACKOFF_MAX")
 	r.ProxyResetAfter, r.HostResetAfter = p.seconds("CVMFS_PROXY_RESET_AFTER"), p.seconds("CVMFS_HOST_RESET_AFTER")
@@ -100,7 +117,17 @@ func (c *Config) Repository() (Repository, error) {
 	} else if mb > 0 {
 		r.Quota = mb << 20
 	}
+	r.ClaimOwnership, r.WorldReadable = p.bool("CVMFS_CLAIM_OWNERSHIP"), p.bool("CVMFS_WORLD_READABLE")
+	r.UIDs, r.GIDs = p.idMap("CVMFS_UID_MAP"), p.idMap("CVMFS_GID_MAP")
+	r.Suid, r.Frozen = p.bool("CVMFS_SUID"), p.text("CVMFS_AUTO_UPDATE") != "" && !p.bool("CVMFS_AUTO_UPDATE")
+	r.MaxTTL, r.KernelTimeout = time.Duration(p.number("CVMFS_MAX_TTL"))*time.Minute, p.seconds("CVMFS_KCACHE_TIMEOUT")
 	r.Tag = p.text("CVMFS_REPOSITORY_TAG")
+	if text := p.text("CVMFS_REPOSITORY_DATE"); text != "" {
+		var err error
+		if r.Date, err = time.Parse(time.RFC3339, text); err != nil {
+			p.bad("CVMFS_REPOSITORY_DATE", "is %.100q, not a date such as 2026-01-31T12:00:00Z", text)
+		}
+	}
 	if text := p.text("CVMFS_ROOT_HASH"); text != "" {
 		h, err := cvmfs.ParseHash(text)
 		if err != nil {
@@ -131,6 +158,17 @@ func (p *parser) bad(name, format string, args ...any) {
 
 func (p *parser) text(name string) string {
 	return p.c.Expand(strings.TrimSpace(p.c.values[name].Value))
+}
+
+func (p *parser) servers(name string) (list []string) {
+	for _, s := range p.list(name, ";,") {
+		s = strings.TrimRight(p.c.Expand(s), "/")
+		if u, err := url.Parse(s); err != nil || u.Scheme != "http" && u.Scheme != "https" && u.Scheme != "file" {
+			p.bad(name, "has %q, which is no URL of a server", s)
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 func (p *parser) list(name, separators string) []string {

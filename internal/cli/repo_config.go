@@ -32,13 +32,18 @@ func isRepositoryName(source string) bool {
 	return err != nil || !info.IsDir()
 }
 
-// readConfig reads what the configuration says of a repository.
-func readConfig(a *app, dir, name string) (*config.Config, config.Repository, error) {
+// readConfig reads what the configuration says of a repository, and warns: with
+// everything also of parameters that mean nothing here.
+func readConfig(a *app, dir, name string, everything bool) (*config.Config, config.Repository, error) {
 	c, err := config.Read(name, config.Options{Dir: dir, Env: a.Env, PID: os.Getpid()})
 	if err != nil {
 		return nil, config.Repository{}, configError(err)
 	}
-	for _, w := range c.Warnings {
+	warnings := c.Warnings
+	if everything {
+		warnings = append(warnings, c.NotFollowed()...)
+	}
+	for _, w := range warnings {
 		_, _ = fmt.Fprintf(a.Err, "mica: %s\n", w)
 	}
 	r, err := c.Repository()
@@ -63,9 +68,14 @@ func configError(err error) error {
 
 // configured fills in what the configuration says. Flags on the command line win.
 func (s *repoSource) configured(a *app, name string, opt *client.Options) error {
-	_, r, err := readConfig(a, s.config, name)
+	c, r, err := readConfig(a, s.config, name, s.mounting)
 	if err != nil {
 		return err
+	}
+	s.conf = r
+	opt.Vars = map[string]string{}
+	for _, v := range c.Values() {
+		opt.Vars[v.Name] = c.Expand(v.Value)
 	}
 	never := func(d time.Duration) time.Duration {
 		if d == 0 {
@@ -81,8 +91,9 @@ func (s *repoSource) configured(a *app, name string, opt *client.Options) error 
 		BackoffMax: r.BackoffMax, LowSpeed: r.LowSpeed, ProxyResetAfter: never(r.ProxyResetAfter), HostResetAfter: never(r.HostResetAfter),
 		IndefiniteFailover: r.Indefinite, ShardProxies: r.ShardProxies, FollowRedirects: r.FollowRedirects, MaxServers: r.MaxServers,
 		GeoOrder: r.GeoOrder, GeoName: r.GeoName, DNSTimeout: r.DNSTimeout, DNSRetries: r.DNSRetries, IPv4Only: r.IPv4Only,
-		PreferIPv6: r.PreferIPv6, AddressesPerProxy: r.AddressesPerProxy, PACURLs: r.PACURLs,
+		PreferIPv6: r.PreferIPv6, AddressesPerProxy: r.AddressesPerProxy, PACURLs: r.PACURLs, SendInfo: r.SendInfo,
 	}
+	opt.External = client.External(r.External)
 	if r.DNSRetries == 0 {
 		opt.Network.DNSRetries = -1
 	}
@@ -104,10 +115,30 @@ func (s *repoSource) configured(a *app, name string, opt *client.Options) error 
 	if !s.given("quota") {
 		opt.Quota = r.Quota
 	}
-	opt.Pin = client.Pin{Tag: r.Tag}
+	opt.MaxTTL = r.MaxTTL
+	opt.Pin = client.Pin{Tag: r.Tag, Date: r.Date}
 	if !r.RootHash.IsZero() {
 		opt.Pin = client.Pin{RootHash: r.RootHash}
 	}
+	return nil
+}
+
+// blacklist takes over what this computer's configuration says is not to be
+// trusted, however a repository was given.
+func (s *repoSource) blacklist(a *app, opt *client.Options) error {
+	if !strings.Contains(opt.Name, ".") {
+		return nil // such a name has no place in the configuration
+	}
+	c, err := config.Read(opt.Name, config.Options{Dir: s.config, Env: a.Env, PID: os.Getpid()})
+	if err != nil { // for a repository given by its name this has been an error
+		_, _ = fmt.Fprintf(a.Err, "mica: no blacklist is followed: %v\n", err)
+		return nil
+	}
+	b, err := c.Blacklist(s.config)
+	if err != nil {
+		return configError(err)
+	}
+	opt.Blocked, opt.MinRevision = b.Fingerprints, b.MinRevision
 	return nil
 }
 
@@ -156,7 +187,7 @@ not followed: two clients cannot look after one cache at the same time.`,
   mica repo config atlas.cern.ch --output json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			c, r, err := readConfig(a, dir, args[0])
+			c, r, err := readConfig(a, dir, args[0], true)
 			if err != nil {
 				return err
 			}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,7 +15,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/config"
 	"github.com/micavm/mica/cvmfs/mount"
+	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -22,47 +27,101 @@ import (
 const readyFD = 3
 
 func newRepoMount(a *app) *cobra.Command {
-	var s repoSource
-	var foreground, suid, private, child bool
+	f := mountFlags{repoSource: repoSource{mounting: true}}
+	var foreground bool
 	cmd := &cobra.Command{
 		Use:   "mount URL|DIR|NAME MOUNTPOINT",
 		Short: "Mount a repository",
 		Long: `Mount a repository, read-only, at an existing directory. It follows the newest
-revision unless --tag or --root-hash fix one. Unmount it with umount. Mounting
-takes root.`,
+revision unless --tag, --date or --root-hash fix one. Unmount it with umount.
+Mounting takes root.
+
+With --record the file system's end is also that of a list of what was read through
+it, in order, as far as it came from the repository: a profile, which 'mica repo
+profile attach' puts beside the repository and 'mica repo slice' makes a disk of.`,
 		Example: `  mica repo mount http://cvmfs.example.org/cvmfs/sw.example.org /mnt --key sw.example.org.pub
   mica repo mount /srv/cvmfs/sw.example.org /mnt --key sw.example.org.pub --tag stable`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if !foreground && !child {
+			if !foreground && !f.child {
 				return mountInBackground(cmd.Context(), a)
 			}
-			return mountHere(cmd.Context(), a, &s, args, mount.Options{AllowOther: !private, Suid: suid, Log: a.log}, child)
+			return mountHere(cmd.Context(), a, &f, args)
 		},
 	}
-	s.flags(cmd)
-	f := cmd.Flags()
-	f.BoolVar(&foreground, "foreground", false, "stay in the foreground; the mount ends with Ctrl-C")
-	f.BoolVar(&suid, "suid", false, "honour setuid bits and file capabilities")
-	f.BoolVar(&private, "private", false, "let nobody but the mounting user in")
-	f.BoolVar(&child, "background-child", false, "")
-	_ = f.MarkHidden("background-child")
+	f.flags(cmd)
+	flags := cmd.Flags()
+	flags.BoolVar(&foreground, "foreground", false, "stay in the foreground; the mount ends with Ctrl-C")
+	flags.BoolVar(&f.suid, "suid", false, "honour setuid bits and file capabilities")
+	flags.BoolVar(&f.private, "private", false, "let nobody but the mounting user in")
+	flags.BoolVar(&f.claim, "claim-ownership", false, "show all files as belonging to the mounting user")
+	flags.StringVar(&f.uidMap, "uid-map", "", "file of lines 'UID UID': who owns files, and who is shown; * stands for all others")
+	flags.StringVar(&f.gidMap, "gid-map", "", "the same for groups")
+	flags.StringVar(&f.record, "record", "", "file for a profile of what is read, written when the mount ends")
+	flags.BoolVar(&f.child, "background-child", false, "")
+	_ = flags.MarkHidden("background-child")
 	return cmd
 }
 
+// mountFlags are those of 'repo mount'.
+type mountFlags struct {
+	repoSource
+	suid, private, claim, child bool
+	uidMap, gidMap, record      string
+}
+
+// owners says whom files are shown to belong to.
+func (f *mountFlags) owners() (o client.Owners, err error) {
+	o.UIDs, o.GIDs, o.WorldReadable = client.IDMap(f.conf.UIDs), client.IDMap(f.conf.GIDs), f.conf.WorldReadable
+	for file, to := range map[string]*client.IDMap{f.uidMap: &o.UIDs, f.gidMap: &o.GIDs} {
+		if file == "" {
+			continue
+		}
+		m, err := config.ReadIDMap(file)
+		if err != nil {
+			return o, fail.New(fail.Usage, "%w", err)
+		}
+		*to = client.IDMap(m)
+	}
+	if f.claim || f.conf.ClaimOwnership && !f.given("claim-ownership") && f.uidMap+f.gidMap == "" {
+		o.Claim = &client.Owner{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())} //nolint:gosec // never negative here
+	}
+	return o, nil
+}
+
+// open opens the repository for a mount.
+func (f *mountFlags) open(ctx context.Context, a *app, source string) (*client.Repository, error) {
+	opt, err := f.options(a, source)
+	if err != nil {
+		return nil, err
+	}
+	if opt.Owners, err = f.owners(); err != nil {
+		return nil, err
+	}
+	if f.record != "" {
+		opt.Record = profile.MaxObjects
+		if f.record, err = filepath.Abs(f.record); err != nil {
+			return nil, err
+		}
+	}
+	return a.openRepository(ctx, opt)
+}
+
 // mountHere mounts and stays until the file system is unmounted or ctx ends.
-func mountHere(ctx context.Context, a *app, s *repoSource, args []string, opt mount.Options, child bool) error {
+func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error {
 	var ready *os.File
-	if child { // the terminal's signals are not meant for it
+	if f.child { // the terminal's signals are not meant for it
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 		ready = os.NewFile(readyFD, "ready")
 	}
-	r, err := s.open(ctx, a, args[0])
+	r, err := f.open(ctx, a, args[0])
 	if err != nil {
 		return err
 	}
 	defer r.Close() //nolint:errcheck // nothing was written but a cache
-	m, err := mount.Mount(ctx, r, args[1], opt)
+	m, err := mount.Mount(ctx, r, args[1], mount.Options{
+		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, KernelTimeout: f.conf.KernelTimeout, Log: a.log,
+	})
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return fail.New(fail.HostLacks, "%w", err).Hint("mounting takes root; 'mica repo ls' and 'mica repo get' do not")
@@ -81,20 +140,28 @@ func mountHere(ctx context.Context, a *app, s *repoSource, args []string, opt mo
 	}
 	following, stop := context.WithCancel(ctx)
 	var follower sync.WaitGroup
-	if !r.Pinned() {
+	if !r.Pinned() && !f.conf.Frozen {
 		follower.Go(func() { r.Follow(following, nil) })
 	}
 	defer follower.Wait()
 	defer stop()
 	select {
 	case <-m.Done():
-		return nil
+		return writeRecord(f.record, r)
 	case <-ctx.Done():
 	}
 	if err := m.Unmount(); err != nil {
 		return fail.New(fail.Conflict, "%w", err).Hint("close what is open below %s, then run umount", args[1])
 	}
-	return nil
+	return writeRecord(f.record, r)
+}
+
+// writeRecord writes what a mount has read to a file, if one is named.
+func writeRecord(file string, r *client.Repository) error {
+	if file == "" {
+		return nil
+	}
+	return atomicfile.Write(file, r.Recorded().Text(), 0o644)
 }
 
 // leaveTerminal gives up the standard error of the command that started this

@@ -20,18 +20,21 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/config"
 	"github.com/micavm/mica/internal/fail"
 )
 
 // repoSource are the flags that say which repository, and where from.
 type repoSource struct {
 	name, cache, tag, rootHash, proxy string
-	config                            string
-	keys, servers                     []string
+	date, config                      string
+	keys, servers, external           []string
 	quota                             int64
 	timeout                           time.Duration
 
-	given func(flag string) bool // on the command line
+	given    func(flag string) bool // on the command line
+	mounting bool
+	conf     config.Repository // what the configuration says of a repository given by its name
 }
 
 func (s *repoSource) flags(cmd *cobra.Command) {
@@ -41,13 +44,15 @@ func (s *repoSource) flags(cmd *cobra.Command) {
 	f.StringVar(&s.name, "name", "", "name of the repository (default: last part of its URL)")
 	f.StringSliceVar(&s.keys, "key", nil, "file with the repository's public master key (default: NAME.pub in the folder keys below MICA_HOME, then what 'mica repo config' shows)")
 	f.StringSliceVar(&s.servers, "server", nil, "further base URLs to fall back to")
+	f.StringSliceVar(&s.external, "external-server", nil, "base URLs of the files whose content is not in the repository (CVMFS_EXTERNAL_URL)")
 	f.StringVar(&s.proxy, "proxy", "DIRECT", "proxies, as in CVMFS_HTTP_PROXY; auto runs the proxy script of the network")
 	f.StringVar(&s.cache, "cache", "", "cache directory (default: one for the repository below the user's cache directory)")
 	f.Int64Var(&s.quota, "quota", 4000, "megabytes the cache may take, 0 for no limit")
 	f.StringVar(&s.tag, "tag", "", "show the revision of this tag")
+	f.StringVar(&s.date, "date", "", "show the newest tagged revision that is not younger, such as 2026-01-31T12:00:00Z")
 	f.StringVar(&s.rootHash, "root-hash", "", "show the revision with this root catalogue")
 	f.DurationVar(&s.timeout, "timeout", 0, "for connecting, and for a stalled transfer (default: 5s through a proxy, 10s direct)")
-	cmd.MarkFlagsMutuallyExclusive("tag", "root-hash")
+	cmd.MarkFlagsMutuallyExclusive("tag", "date", "root-hash")
 }
 
 // options makes client options for the repository at a URL, in a directory, or
@@ -64,21 +69,31 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 	if err := s.discovery(a, &opt.Network); err != nil {
 		return opt, err
 	}
-	for _, from := range sources {
-		if !strings.Contains(from, "://") {
-			abs, err := filepath.Abs(from)
-			if err != nil {
-				return opt, err
-			}
-			from = "file://" + abs
+	more, err := baseURLs(sources)
+	if err != nil {
+		return opt, err
+	}
+	opt.Servers = append(opt.Servers, more...)
+	if len(s.external) > 0 {
+		if opt.External.Servers, err = baseURLs(s.external); err != nil {
+			return opt, err
 		}
-		opt.Servers = append(opt.Servers, strings.TrimRight(from, "/"))
 	}
 	if opt.Name == "" {
 		opt.Name = path.Base(opt.Servers[0])
 	}
 	if err := cvmfs.CheckName(opt.Name); err != nil {
 		return opt, fail.New(fail.Usage, "%w", err).Hint("give the name of the repository with --name")
+	}
+	if err := s.blacklist(a, &opt); err != nil {
+		return opt, err
+	}
+	if s.date != "" {
+		at, err := time.Parse(time.RFC3339, s.date)
+		if err != nil {
+			return opt, fail.New(fail.Usage, "--date %q is no date", s.date).Hint("write it as 2026-01-31T12:00:00Z")
+		}
+		opt.Pin = client.Pin{Date: at}
 	}
 	if s.rootHash != "" {
 		h, err := cvmfs.ParseHash(s.rootHash)
@@ -134,11 +149,31 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 	return opt, nil
 }
 
+// baseURLs makes URLs of directories.
+func baseURLs(list []string) ([]string, error) {
+	out := make([]string, 0, len(list))
+	for _, from := range list {
+		if !strings.Contains(from, "://") {
+			abs, err := filepath.Abs(from)
+			if err != nil {
+				return nil, err
+			}
+			from = "file://" + abs
+		}
+		out = append(out, strings.TrimRight(from, "/"))
+	}
+	return out, nil
+}
+
 func (s *repoSource) open(ctx context.Context, a *app, source string) (*client.Repository, error) {
 	opt, err := s.options(a, source)
 	if err != nil {
 		return nil, err
 	}
+	return a.openRepository(ctx, opt)
+}
+
+func (a *app) openRepository(ctx context.Context, opt client.Options) (*client.Repository, error) {
 	r, err := client.Open(ctx, opt)
 	if err != nil {
 		return nil, repoError(err)
@@ -168,6 +203,8 @@ func repoError(err error) error {
 		return fail.New(fail.HostLacks, "%w", err).Hint("make room on the disk of the cache, or name another place for it with --cache")
 	case client.IsTransfer(err) && errors.Is(err, cvmfs.ErrCorrupt):
 		return fail.New(fail.Unverified, "%w", err).Hint("the server, or something between it and here, gives wrong bytes: try another one with --server or --proxy")
+	case errors.Is(err, client.ErrExternal):
+		return fail.New(fail.Refused, "%w", err).Hint("name a server that has the files with --external-server, or in CVMFS_EXTERNAL_URL")
 	case client.IsTransfer(err):
 		return fail.New(fail.Refused, "%w", err).Hint("check the URL, the network and the proxy")
 	case errors.Is(err, cvmfs.ErrCorrupt), errors.Is(err, cvmfs.ErrMalformed):

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -27,6 +28,20 @@ func smallRepo(t *testing.T) (repo, key string) {
 // repoCommand runs one of the reading commands.
 func repoCommand(t *testing.T, make func(*app) *cobra.Command, args ...string) (string, error) {
 	t.Helper()
+	return repoCommandIn(t.Context(), make, args...)
+}
+
+// mustRepo is repoCommand for what has to succeed.
+func mustRepo(t *testing.T, make func(*app) *cobra.Command, args ...string) string {
+	t.Helper()
+	out, err := repoCommand(t, make, args...)
+	if err != nil {
+		t.Fatalf("%q: %v", args, err)
+	}
+	return out
+}
+
+func repoCommandIn(ctx context.Context, make func(*app) *cobra.Command, args ...string) (string, error) {
 	var out bytes.Buffer
 	home := filepath.Join(os.TempDir(), "none")
 	a := &app{IO: IO{In: strings.NewReader(""), Out: &out, Err: io.Discard, Env: func(name string) string {
@@ -40,7 +55,7 @@ func repoCommand(t *testing.T, make func(*app) *cobra.Command, args ...string) (
 	cmd.SetOut(io.Discard)
 	cmd.SetErr(io.Discard)
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
-	err := cmd.ExecuteContext(t.Context())
+	err := cmd.ExecuteContext(ctx)
 	return out.String(), err
 }
 

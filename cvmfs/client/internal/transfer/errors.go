@@ -121,6 +121,7 @@ func (e *Error) Missing() bool {
 }
 
 var (
+	errWhole     = errors.New("gave all of a file where a part was asked for")
 	errAbsent    = errors.New("no such object")
 	errSlow      = errors.New("too slow")
 	errRequest   = errors.New("the request cannot be made")
@@ -178,6 +179,8 @@ func classifyStatus(resp *http.Response, viaProxy, followed bool) (Class, error)
 		class = ProxyHTTP
 	case status == http.StatusNotFound:
 		class = NotFound
+	case status == http.StatusOK:
+		err = errWhole
 	case status == http.StatusTooManyRequests:
 		class = HostConnection
 	case status >= 300 && status < 400:

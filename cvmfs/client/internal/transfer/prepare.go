@@ -107,7 +107,7 @@ func (c *Client) askScripts(ctx context.Context) [][]string {
 		}
 		var script []byte
 		a := Attempt{Server: address, Proxy: Direct}
-		c.exchange(ctx, &a, address, &proxy{}, false, func(body io.Reader) (err error) {
+		c.exchange(ctx, &a, address, &proxy{}, request{}, func(body io.Reader) (err error) {
 			script, err = io.ReadAll(io.LimitReader(body, maxScript+1))
 			return err
 		})
@@ -238,7 +238,7 @@ func (c *Client) askOrder(ctx context.Context, servers []string, spare [][]*prox
 	for _, s := range firstServers(asked, geoAttempts) {
 		via, _ := c.proxyFor("")
 		var order []int
-		a := c.try(ctx, s, via, "api/v1.0/geo/"+c.geoName(via)+"/"+strings.Join(names, ","), false, func(body io.Reader) error {
+		a := c.try(ctx, s, via, request{path: "api/v1.0/geo/" + c.geoName(via) + "/" + strings.Join(names, ",")}, func(body io.Reader) error {
 			text, err := io.ReadAll(io.LimitReader(body, maxOrder))
 			if err == nil {
 				order, err = parseOrder(string(text), len(names))

@@ -54,6 +54,7 @@ type Tuning struct {
 	AddressesPerProxy  int
 	PACURLs            []string
 	EvaluatePAC        func(ctx context.Context, script []byte, url, host string) (string, error)
+	SendInfo           bool
 }
 
 // Config is what a Client is made from.
@@ -279,16 +280,32 @@ func (c *Client) timeout(viaProxy bool) time.Duration {
 // returns the server that answered. An error of accept that is the caller's own
 // comes back as it is; else the error is an *Error, or ctx's.
 func (c *Client) Get(ctx context.Context, path string, accept Accept) (server string, err error) {
-	return c.get(ctx, path, false, accept)
+	return c.get(ctx, request{path: path}, accept)
 }
 
 // GetFresh is Get past all caches on the way.
 func (c *Client) GetFresh(ctx context.Context, path string, accept Accept) (server string, err error) {
-	return c.get(ctx, path, true, accept)
+	return c.get(ctx, request{path: path, fresh: true}, accept)
 }
 
-func (c *Client) get(ctx context.Context, path string, fresh bool, accept Accept) (server string, err error) {
-	server, failed, err := c.attempts(ctx, path, fresh, accept)
+// GetPart is Get for the bytes of a file from offset on, size of them.
+func (c *Client) GetPart(ctx context.Context, path string, offset, size int64, accept Accept) (server string, err error) {
+	return c.get(ctx, request{path: path, offset: offset, size: size}, accept)
+}
+
+// request is what is asked for.
+type request struct {
+	path         string
+	offset, size int64  // of the part; a size of 0 means all of it
+	info         string // what it is for, told to servers that count
+	fresh        bool
+}
+
+func (c *Client) get(ctx context.Context, q request, accept Accept) (server string, err error) {
+	if c.cfg.SendInfo {
+		q.info, _ = ctx.Value(infoKey{}).(string)
+	}
+	server, failed, err := c.attempts(ctx, q, accept)
 	if failed == nil {
 		return server, err
 	}
@@ -304,7 +321,7 @@ func (c *Client) get(ctx context.Context, path string, fresh bool, accept Accept
 
 // attempts tries until the object is there, or nothing is left to try, which
 // failed tells.
-func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept Accept) (server string, failed *Error, err error) {
+func (c *Client) attempts(ctx context.Context, q request, accept Accept) (server string, failed *Error, err error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -315,13 +332,13 @@ func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept A
 		return "", nil, err
 	}
 
-	failed = &Error{Path: path}
-	usedProxies, usedHosts, retries, noCache := 1, 1, 0, fresh
+	failed = &Error{Path: q.path}
+	usedProxies, usedHosts, retries, fresh := 1, 1, 0, q.fresh
 	backoff := time.Duration(0)
 	servers, host := c.start()
 	for {
-		via, proxies := c.proxyFor(path)
-		a := c.try(ctx, servers[host], via, path, noCache, accept)
+		via, proxies := c.proxyFor(q.path)
+		a := c.try(ctx, servers[host], via, q, accept)
 		if a.Err == nil {
 			return servers[host], nil, nil
 		}
@@ -331,18 +348,18 @@ func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept A
 		if a.Class == Local {
 			return "", nil, a.Err
 		}
-		c.cfg.Log.Debug("transfer failed", "path", path, "server", a.Server, "proxy", a.Proxy, "class", a.Class.String(), "err", a.Err)
+		c.cfg.Log.Debug("transfer failed", "path", q.path, "server", a.Server, "proxy", a.Proxy, "class", a.Class.String(), "err", a.Err)
 		failed.add(a)
 
 		class := a.Class
 		if class == BadData {
-			if !noCache {
-				noCache = true
+			if !q.fresh {
+				q.fresh = true
 				continue
 			}
 			class = HostHTTP
 		}
-		if class.transferError() && noCache == fresh && retries < c.cfg.Retries {
+		if class.transferError() && q.fresh == fresh && retries < c.cfg.Retries {
 			retries++
 			backoff = c.nextBackoff(backoff)
 			if err := sleep(ctx, backoff); err != nil {
@@ -350,7 +367,7 @@ func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept A
 			}
 			continue
 		}
-		noCache = fresh
+		q.fresh = fresh
 		switch {
 		case class.proxyError() && usedProxies < proxies:
 			c.leaveProxy(via)
@@ -380,19 +397,19 @@ func (c *Client) attempts(ctx context.Context, path string, fresh bool, accept A
 }
 
 // try makes one attempt; the result's Err is nil after success.
-func (c *Client) try(ctx context.Context, base string, via *proxy, path string, noCache bool, accept Accept) Attempt {
+func (c *Client) try(ctx context.Context, base string, via *proxy, q request, accept Accept) Attempt {
 	a := Attempt{Server: base, Proxy: via.String()}
 	if dir, ok := strings.CutPrefix(base, "file://"); ok {
 		a.Proxy = Direct
-		a.Class, a.Err = tryFile(dir, path, accept)
+		a.Class, a.Err = tryFile(dir, q, accept)
 		return a
 	}
-	c.exchange(ctx, &a, base+"/"+(&url.URL{Path: path}).EscapedPath(), via, noCache, accept)
+	c.exchange(ctx, &a, base+"/"+(&url.URL{Path: q.path}).EscapedPath(), via, q, accept)
 	return a
 }
 
 // exchange makes an attempt over HTTP and enters how it ended.
-func (c *Client) exchange(ctx context.Context, a *Attempt, address string, via *proxy, noCache bool, accept Accept) {
+func (c *Client) exchange(ctx context.Context, a *Attempt, address string, via *proxy, q request, accept Accept) {
 	viaProxy := via.url != nil
 	timeout := c.timeout(viaProxy)
 	ctx, cancel := context.WithCancelCause(context.WithValue(ctx, proxyKey{}, via.url))
@@ -400,7 +417,7 @@ func (c *Client) exchange(ctx context.Context, a *Attempt, address string, via *
 	w := &watch{ctx: ctx, limit: timeout, lowSpeed: c.cfg.LowSpeed, cancel: func() { cancel(errSlow) }}
 	w.timer = time.AfterFunc(2*timeout, w.cancel) // connecting, then waiting for the answer
 	defer w.timer.Stop()
-	resp, err := c.roundTrip(ctx, address, noCache)
+	resp, err := c.roundTrip(ctx, address, q)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errSlow) {
 			err = errSlow
@@ -411,7 +428,7 @@ func (c *Client) exchange(ctx context.Context, a *Attempt, address string, via *
 	defer func() { _ = resp.Body.Close() }()
 	w.timer.Stop()
 	a.Status = resp.StatusCode
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode != q.status() {
 		a.Class, a.Err = classifyStatus(resp, viaProxy, c.cfg.FollowRedirects)
 		// A short error page is read to its end, which keeps the connection usable.
 		_, _ = io.CopyN(io.Discard, &watchedReader{watch: w, r: resp.Body}, 4<<10)
@@ -434,16 +451,22 @@ const maxRedirects = 4
 
 // roundTrip sends one request and, if that is allowed, follows where the answers
 // point to: never out of HTTP, and not from a private connection to a plain one.
-func (c *Client) roundTrip(ctx context.Context, address string, noCache bool) (*http.Response, error) {
+func (c *Client) roundTrip(ctx context.Context, address string, q request) (*http.Response, error) {
 	for hop := 0; ; hop++ {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errRequest, err)
 		}
 		req.Header.Set("User-Agent", c.cfg.UserAgent)
-		if noCache {
+		if q.fresh {
 			req.Header.Set("Pragma", "no-cache")
 			req.Header.Set("Cache-Control", "no-cache")
+		}
+		if q.size > 0 {
+			req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", q.offset, q.offset+q.size-1))
+		}
+		if q.info != "" { // Compat: the header's name and form (cvmfs: DownloadManager::InitializeRequest)
+			req.Header.Set("Cvmfs-Info", q.info)
 		}
 		resp, err := c.http.RoundTrip(req)
 		if err != nil || !c.cfg.FollowRedirects || hop == maxRedirects {
@@ -463,12 +486,31 @@ func (c *Client) roundTrip(ctx context.Context, address string, noCache bool) (*
 	}
 }
 
-func tryFile(dir, path string, accept Accept) (Class, error) {
+// status is the one of an answer that has what was asked for. The bytes of a
+// part are verified like those of a whole file, so that which part it is need
+// not be read from the answer.
+func (q request) status() int {
+	if q.size > 0 {
+		return http.StatusPartialContent
+	}
+	return http.StatusOK
+}
+
+// infoKey is for what a request is made for.
+type infoKey struct{}
+
+// ForPath tells the servers, where the configuration wants that, which file of
+// the repository a request is made for. Its odd bytes are escaped as in a URL.
+func ForPath(ctx context.Context, path string) context.Context {
+	return context.WithValue(ctx, infoKey{}, (&url.URL{Path: path}).EscapedPath())
+}
+
+func tryFile(dir string, q request, accept Accept) (Class, error) {
 	dir = strings.TrimPrefix(dir, "localhost")
 	if plain, err := url.PathUnescape(dir); err == nil {
 		dir = plain
 	}
-	f, err := os.Open(filepath.Join(dir, path))
+	f, err := os.Open(filepath.Join(dir, q.path))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return NotFound, errAbsent // not fs.ErrNotExist, which is for paths in the repository
@@ -477,6 +519,9 @@ func tryFile(dir, path string, accept Accept) (Class, error) {
 	}
 	defer func() { _ = f.Close() }()
 	body := &watchedReader{r: f}
+	if q.size > 0 {
+		body.r = io.NewSectionReader(f, q.offset, q.size)
+	}
 	err = accept(body)
 	switch {
 	case err == nil:

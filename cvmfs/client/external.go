@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"time"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/transfer"
+)
+
+// External says where the bytes of external files are: files of which the
+// repository has all but the content. A server has them under their paths, as
+// they are. The names of the original's parameters stand behind the fields.
+type External struct {
+	Servers         []string // base URLs in order of preference (CVMFS_EXTERNAL_URL)
+	Proxies         string   // empty means DIRECT (CVMFS_EXTERNAL_HTTP_PROXY)
+	FallbackProxies string   // (CVMFS_EXTERNAL_FALLBACK_PROXY)
+	MaxServers      int      // 0 means all (CVMFS_EXTERNAL_MAX_SERVERS)
+
+	// As for the repository's own servers, if they are 0
+	// (CVMFS_EXTERNAL_TIMEOUT, CVMFS_EXTERNAL_TIMEOUT_DIRECT).
+	Timeout, TimeoutDirect time.Duration
+}
+
+// newExternal makes the client for external files; nil if there is none. What
+// External does not say is as for the repository.
+func newExternal(opt Options) (*transfer.Client, error) {
+	e := opt.External
+	if len(e.Servers) == 0 {
+		return nil, nil
+	}
+	opt.Servers, opt.Proxies = e.Servers, e.Proxies
+	n := &opt.Network
+	n.FallbackProxies, n.MaxServers, n.GeoOrder = e.FallbackProxies, e.MaxServers, false
+	if e.Timeout > 0 {
+		opt.Timeout = e.Timeout
+	}
+	if e.TimeoutDirect > 0 {
+		n.TimeoutDirect = e.TimeoutDirect
+	}
+	return newTransfer(opt, "-external."+opt.Name)
+}
+
+// fetch gets an object, or the part of an external file that stands for it.
+func (r *Repository) fetch(ctx context.Context, w want, accept transfer.Accept) error {
+	if w.path != "" && r.opt.Network.SendInfo {
+		ctx = transfer.ForPath(ctx, w.path)
+	}
+	if !w.external {
+		_, err := r.get(ctx, w.hash.ObjectPath(w.suffix), accept)
+		return err
+	}
+	if r.ext == nil {
+		return ErrExternal
+	}
+	part := int64(0)
+	if w.suffix == cvmfs.SuffixPartial {
+		part = w.size
+	}
+	_, err := r.ext.GetPart(ctx, w.path[1:], w.offset, part, accept)
+	return err
+}
+
+// ExternalServers returns the base URLs of external files and the index of the
+// one in use; none if none are known.
+func (r *Repository) ExternalServers() (urls []string, active int) {
+	if r.ext == nil {
+		return nil, 0
+	}
+	return r.ext.Servers()
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/tier"
+)
+
+// A mount shows owners through the maps, and writes down what was read through
+// it when it ends.
+func TestRepoMountRecordsAndMaps(t *testing.T) {
+	tier.Root(t)
+	repo, key := smallRepo(t)
+	dir := t.TempDir()
+	at, record, ids := filepath.Join(dir, "at"), filepath.Join(dir, "boot.profile"), filepath.Join(dir, "ids")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ids, []byte("* 4711\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--key", key, "--cache", filepath.Join(dir, "cache"), "--config", dir, "--record", record, "--uid-map", ids)
+		ended <- err
+	}()
+	file := filepath.Join(at, "README")
+	for {
+		if _, err := os.Stat(file); err == nil {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("mount ended: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || st.Uid != 4711 {
+		t.Errorf("README belongs to %+v, want 4711", info.Sys())
+	}
+	if _, err := os.ReadFile(file); err != nil {
+		t.Error(err)
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.Parse(text)
+	if err != nil || p.Repository != filepath.Base(repo) {
+		t.Fatalf("profile %+v, %v", p, err)
+	}
+	hash := strings.TrimSpace(mustRepo(t, newRepoStat, repo, "/README", "--key", key, "--cache", filepath.Join(dir, "cache"), "-o", "jsonl"))
+	found := false
+	for _, o := range p.Objects {
+		found = found || strings.Contains(hash, o.Hash.String())
+	}
+	if !found {
+		t.Errorf("the profile has not what was read: %s", text)
+	}
+}
+
+// What a map cannot be is said before anything is mounted.
+func TestRepoMountRefuses(t *testing.T) {
+	repo, key := smallRepo(t)
+	ids := filepath.Join(t.TempDir(), "ids")
+	if err := os.WriteFile(ids, []byte("0 root\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := repoCommand(t, newRepoMount, repo, t.TempDir(), "--foreground", "--key", key, "--cache", t.TempDir(), "--gid-map", ids)
+	if !fail.Is(err, fail.Usage) || !strings.Contains(err.Error(), ids+":1") {
+		t.Errorf("a map with a name: %v, want a wrong usage that names the line", err)
+	}
+}
