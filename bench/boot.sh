@@ -2,9 +2,11 @@
 # How long a machine takes to an SSH banner: Mica against the same operating
 # system tree on an ext4 disk, booted by the same QEMU, in turn, in one run.
 #
-#   bench/boot.sh [RUNS]      needs 'scripts/demo-assets.sh' and root
+#   bench/boot.sh [RUNS [DELAY]]      needs 'scripts/demo-assets.sh' and root
 #
-# Cold is a first boot on an empty disk; warm is the next boot of that machine.
+# Cold is a first boot on an empty disk; ahead is one along a profile that the
+# first cold boot left; warm is the next boot of the cold machine. Every answer of
+# the server comes DELAY later than it could, by default 0ms.
 # The yardstick boots the same kernel through an initramfs that does nothing but
 # load the drivers and mount the disk. It has no boot menu (two seconds), makes no
 # host keys and applies no context: it is what an image with everything done
@@ -13,6 +15,8 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 runs=${1:-1}
+delay=${2:-0ms}
+name=demo.mica.test
 out=build/bench
 tree=build/demo/tree
 mica=$PWD/bin/mica
@@ -25,6 +29,7 @@ if grep -qwE 'vmx|svm' /proc/cpuinfo && [ -w /dev/kvm ]; then accel=kvm; fi
 cleanup() {
 	"$mica" destroy --force bench >/dev/null 2>&1 || true
 	[ -z "${server-}" ] || kill "$server" 2>/dev/null || true
+	rm -rf "$out/profiled"
 	[ -z "${qemu-}" ] || kill "$qemu" 2>/dev/null || true
 }
 trap cleanup EXIT
@@ -42,12 +47,31 @@ banner() {
 	return 1
 }
 
-# downloads: what the machine's client fetched, and the most memory it used
+# downloads: what the machine's client fetched, what of it somebody waited for, and
+# the most memory it used
 downloads() {
 	"$mica" ssh --user root bench -- /run/initramfs/bin/mica-guest status | awk '$1 == "\"repository\":" {r = 1}
-		r && $1 == "\"objects\":" {o = $2} r && $1 == "\"bytes\":" {b = $2}
+		r && $1 == "\"objects\":" && !o {o = $2} r && $1 == "\"bytes\":" {b = $2} r && $1 == "\"ahead\":" {a = $2}
 		r && $1 == "\"peak_memory\":" {m = $2; r = 0}
-		END {printf "%.1f MB in %d objects downloaded, client memory at most %.1f MB\n", b / 1e6, o, m / 1e6}'
+		END {printf "%.1f MB in %d objects downloaded, %d of them waited for, client memory at most %.1f MB\n", b / 1e6, o, o - a, m / 1e6}'
+}
+
+# serve FOLDER: in place of what was served
+serve() {
+	if [ -n "${server-}" ]; then
+		kill "$server"
+		wait "$server" 2>/dev/null || true
+	fi
+	"$out/away" "$1" "127.0.0.1:$port" "$delay" &
+	server=$!
+}
+
+# create: a first boot; prints the seconds until its user can log in
+create() {
+	local began
+	began=$(now)
+	"$mica" create bench examples/demo.context --image build/demo/mica.iso --progress none >/dev/null 2>&1
+	since "$began"
 }
 
 # --- the yardstick: ext4 disk and initramfs ---
@@ -116,16 +140,19 @@ ext4boot() {
 }
 
 yardstick
-"$mica" repo serve build/demo/repo --listen "127.0.0.1:$port" >/dev/null 2>&1 &
-server=$!
-echo "load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors, $accel"
-printf '%-6s %12s %12s %12s %12s %8s %8s\n' run "mica cold" "mica warm" "ext4 cold" "ext4 warm" cold warm
+go build -o "$out/away" bench/away.go
+echo "load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors, $accel, answers $delay late"
+printf '%-4s %11s %11s %11s %11s %11s %7s %7s %7s\n' run "mica cold" "mica ahead" "mica warm" "ext4 cold" "ext4 warm" ahead cold warm
 for run in $(seq "$runs"); do
-	began=$(now)
-	"$mica" create bench examples/demo.context --image build/demo/mica.iso --progress none >/dev/null 2>&1
-	mcold=$(since "$began")
+	serve build/demo/repo
+	mcold=$(create)
 	"$mica" ssh --user root bench -- sync
 	facts=$(downloads)
+	if [ ! -d "$out/profiled" ]; then
+		cp -a build/demo/repo "$out/profiled"
+		"$mica" repo profile record bench "$out/boot.profile" 2>/dev/null
+		"$mica" repo profile attach "$out/profiled/$name" "$out/boot.profile" --keys build/demo/keys 2>/dev/null
+	fi
 	"$mica" stop --shutdown bench >/dev/null
 	began=$(now)
 	"$mica" start bench >/dev/null 2>&1
@@ -133,11 +160,17 @@ for run in $(seq "$runs"); do
 	mwarm=$(since "$began")
 	warmfacts=$(downloads)
 	"$mica" destroy --force bench >/dev/null
+	serve "$out/profiled"
+	mahead=$(create)
+	aheadfacts=$(downloads)
+	"$mica" destroy --force bench >/dev/null
 	cp --sparse=always "$out/ext4/disk" "$out/ext4/run"
 	ecold=$(ext4boot "$out/ext4/run")
 	ewarm=$(ext4boot "$out/ext4/run")
-	printf '%-6s %10.1f s %10.1f s %10.1f s %10.1f s %7.2fx %7.2fx\n' "$run" "$mcold" "$mwarm" "$ecold" "$ewarm" \
-		"$(echo "scale=4; $mcold / $ecold" | bc)" "$(echo "scale=4; $mwarm / $ewarm" | bc)"
-	echo "       cold: $facts"
-	echo "       warm: $warmfacts"
+	ratio() { echo "scale=4; $1 / $2" | bc; }
+	printf '%-4s %9.1f s %9.1f s %9.1f s %9.1f s %9.1f s %6.2fx %6.2fx %6.2fx\n' "$run" "$mcold" "$mahead" "$mwarm" "$ecold" "$ewarm" \
+		"$(ratio "$mahead" "$mcold")" "$(ratio "$mcold" "$ecold")" "$(ratio "$mwarm" "$ewarm")"
+	echo "     cold:  $facts"
+	echo "     ahead: $aheadfacts"
+	echo "     warm:  $warmfacts"
 done
