@@ -219,6 +219,9 @@ func TestSnapshots(t *testing.T) {
 	if state, err := w.Revert(t.Context(), "m", "live"); state != machine.Saved || err != nil {
 		t.Errorf("Revert = %q, %v; want saved", state, err)
 	}
+	if err := w.DropSnapshot(t.Context(), "m", "nope"); !fail.Is(err, fail.NotFound) || len(fail.Hints(err)) == 0 {
+		t.Errorf("DropSnapshot of none = %v, hints %q; want class NotFound and a hint", err, fail.Hints(err))
+	}
 	if err := w.DropSnapshot(t.Context(), "m", name); err != nil {
 		t.Error(err)
 	}

@@ -94,7 +94,7 @@ func (f *Fleet) Revert(ctx context.Context, name, snapshot string) (State, error
 			return err
 		}
 		if err := s.Revert(ctx, h.Instance, snapshot); err != nil {
-			return noSpace(err)
+			return noSpace(noSnapshot(name, err))
 		}
 		state, err = h.driver.State(ctx, h.Instance)
 		return err
@@ -112,7 +112,15 @@ func (f *Fleet) DropSnapshot(ctx context.Context, name, snapshot string) error {
 		if err := f.note(h.Record, "delete snapshot", snapshot); err != nil {
 			return err
 		}
-		return s.DropSnapshot(ctx, h.Instance, snapshot)
+		return noSnapshot(name, s.DropSnapshot(ctx, h.Instance, snapshot))
 	})
 	return err
+}
+
+// noSnapshot gives the error of a snapshot that is not there its remedy.
+func noSnapshot(name string, err error) error {
+	if !fail.Is(err, fail.NotFound) || len(fail.Hints(err)) > 0 {
+		return err
+	}
+	return fail.New(fail.NotFound, "%w", err).Hint("'mica snapshot list %s' shows those it has", name)
 }

@@ -220,12 +220,12 @@ func warnings(all []stage.Event) []string {
 // rest explains a machine that does not run.
 func rest(m Machine, applied bool, open string, d *Diagnosis) {
 	d.Verdict = Inactive
-	d.Remedy = append([]string{fmt.Sprintf("'mica start %s' goes on", m.Name)}, d.Remedy...)
+	does := "switches it on"
 	switch {
 	case m.Record.Started.IsZero():
 		d.Cause = "it was never started"
 	case m.State == Saved:
-		d.Cause = "it was saved, and goes on where it was"
+		d.Cause, does = "it was saved", "goes on where it was"
 	case applied:
 		d.Cause = "it was switched off after its context had been applied"
 	case open != "":
@@ -233,6 +233,7 @@ func rest(m Machine, applied bool, open string, d *Diagnosis) {
 	default:
 		d.Cause = "it was switched off before its context was applied"
 	}
+	d.Remedy = append([]string{fmt.Sprintf("'mica start %s' %s", m.Name, does)}, d.Remedy...)
 }
 
 // goingOn explains a machine that runs and is not ready.
