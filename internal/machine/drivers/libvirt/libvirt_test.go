@@ -54,6 +54,9 @@ func TestDomainXML(t *testing.T) {
 			s.Arch, s.Firmware, s.CPUs, s.Display = machine.ARM64, machine.UEFI, 12, machine.DisplayVNC
 			s.Disks = []machine.Disk{{MiB: 1024}}
 		}},
+		"slice": {"tcg", func(s *machine.Spec) {
+			s.Disks = []machine.Disk{{Path: "/data/os.slice", Format: "raw", ReadOnly: true}}
+		}},
 		"9p": {"tcg", func(s *machine.Spec) { s.Shares = []machine.Share{{Name: "data", Path: "/data"}} }},
 	} {
 		t.Run(name, func(t *testing.T) {
