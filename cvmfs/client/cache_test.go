@@ -94,6 +94,35 @@ func TestEmptyCertificate(t *testing.T) {
 	}
 }
 
+// A certificate that rotted in the cache is fetched again.
+func TestRottenCertificate(t *testing.T) {
+	repo := cvmfstest.Small(t)
+	opt := options(t, "file://"+repo.Dir)
+	r, err := client.Open(t.Context(), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(opt.CacheDir, strings.TrimPrefix(repo.Head(t).Certificate.ObjectPath(cvmfs.SuffixNone), "data/"))
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := bytes.Clone(good)
+	bad[len(bad)/2] ^= 1
+	if err := os.WriteFile(name, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := open(t, opt); r.Offline() {
+		t.Error("offline because of a damaged certificate in the cache")
+	}
+	if now, err := os.ReadFile(name); err != nil || !bytes.Equal(now, good) {
+		t.Errorf("the damaged certificate stays: %v", err)
+	}
+}
+
 func TestQuota(t *testing.T) {
 	tier.Full(t)
 	repo := unpack(t, "repo.tar.gz")

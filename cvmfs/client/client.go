@@ -89,7 +89,7 @@ type Repository struct {
 	refresh sync.Mutex // one Refresh at a time
 
 	mu      sync.Mutex // guards flights
-	flights map[cvmfs.Hash]*flight
+	flights map[flightKey]*flight
 	ahead   chan struct{} // slots of downloads nobody waits for
 	scans   *scans        // who reads directory after directory
 	record  *recorder     // nil if nothing is recorded
@@ -138,7 +138,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Repository{
 		opt: opt, log: opt.Log, net: net, ext: ext, cache: cache, vars: variables(opt), start: opt.Now(),
-		life: life, end: end, flights: map[cvmfs.Hash]*flight{}, ahead: make(chan struct{}, aheadSlots),
+		life: life, end: end, flights: map[flightKey]*flight{}, ahead: make(chan struct{}, aheadSlots),
 		record: newRecorder(opt.Record),
 	}
 	r.scans = newScans(r)

@@ -247,7 +247,7 @@ func (r *Repository) fetchCertificate(ctx context.Context, h cvmfs.Hash) ([]byte
 
 // keep puts a small verified object into the cache, if it takes it.
 func (r *Repository) keep(h cvmfs.Hash, data []byte) {
-	txn, err := r.cache.Begin(h, false)
+	txn, err := r.cache.Begin(h, cvmfs.Zlib, false)
 	if err != nil {
 		return
 	}

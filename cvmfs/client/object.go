@@ -53,6 +53,17 @@ func (w want) expect() objectcache.Expect {
 	return objectcache.Expect{Size: w.size, Compression: w.compression}
 }
 
+// flightKey is what callers that share a download must agree on. Beside the hash,
+// that of the stored bytes: the compression and the size, for two entries may
+// name the same bytes and mean another content by them.
+type flightKey struct {
+	hash        cvmfs.Hash
+	compression cvmfs.Compression
+	size        int64
+}
+
+func (w want) key() flightKey { return flightKey{w.hash, w.compression, w.size} }
+
 // flight is one download that any number of callers wait for. It ends early
 // only when the last of them has given up.
 type flight struct {
@@ -82,7 +93,7 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 		return o, nil
 	}
 	r.mu.Lock()
-	f := r.flights[w.hash]
+	f := r.flights[w.key()]
 	if f == nil {
 		if r.life.Err() != nil {
 			r.mu.Unlock()
@@ -95,7 +106,7 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 		}
 		flying, cancel := context.WithCancel(r.life)
 		f = &flight{done: make(chan struct{}), cancel: cancel}
-		r.flights[w.hash] = f
+		r.flights[w.key()] = f
 		r.tasks.Go(func() { r.fly(flying, w, f) })
 	}
 	f.waiters++
@@ -120,8 +131,8 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 	}
 	if f.waiters == 0 {
 		f.cancel()
-		if r.flights[w.hash] == f {
-			delete(r.flights, w.hash)
+		if r.flights[w.key()] == f {
+			delete(r.flights, w.key())
 		}
 		if f.object != nil {
 			_ = f.object.Close()
@@ -138,8 +149,8 @@ func (r *Repository) fly(ctx context.Context, w want, f *flight) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.flights[w.hash] == f {
-		delete(r.flights, w.hash)
+	if r.flights[w.key()] == f {
+		delete(r.flights, w.key())
 	}
 	f.object, f.err = o, err
 	if f.waiters == 0 && o != nil { // all gave up, too late to stop it: it is in the cache
@@ -163,7 +174,7 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 	inMemory, evicted := false, false
 	for {
 		err := r.fetch(ctx, w, func(body io.Reader) error {
-			txn, err := r.cache.Begin(w.hash, inMemory)
+			txn, err := r.cache.Begin(w.hash, w.compression, inMemory)
 			if err != nil {
 				if inMemory {
 					return err

@@ -23,7 +23,6 @@ import (
 const (
 	txnDir        = "txn"
 	quarantineDir = "quarantaine" // Compat: the original's spelling
-	checksumAttr  = "user.mica.crc32c"
 	touchAfter    = time.Hour
 )
 
@@ -48,7 +47,8 @@ type Cache struct {
 
 	readOnly atomic.Bool
 	writers  sync.WaitGroup // transactions on disk
-	suspect  bool           // the last user did not end cleanly: check before use
+	epoch    uint32         // unclean ends so far; objects of an earlier one are checked before use
+	unnoted  bool           // the last unclean end could not be written down
 	usage    atomic.Int64   // bytes on disk, exact after the first scan
 	memory   atomic.Int64   // bytes in memory
 	evicted  atomic.Int64
@@ -56,7 +56,7 @@ type Cache struct {
 
 	mu      sync.Mutex // guards the following
 	open    map[cvmfs.Hash]*shared
-	checked map[cvmfs.Hash]struct{} // verified since the unclean end
+	checked map[cvmfs.Hash]struct{} // verified, but without a record of it
 	pinned  map[cvmfs.Hash]struct{} // by this process
 
 	kick    chan struct{} // asks the evictor to look
@@ -69,6 +69,7 @@ type Cache struct {
 type shared struct {
 	f      *os.File
 	size   int64
+	comp   cvmfs.Compression
 	refs   int
 	memory bool
 }
@@ -173,31 +174,75 @@ func (c *Cache) mkdir(name string) error {
 	return nil
 }
 
-// takeLock finds out whether the last user ended cleanly. Compat: names and
-// meaning of lock.<name> and running.<name> are the original's; but here several
-// clients may hold the lock together.
+// takeLock finds out whether all users ended cleanly, and becomes one. Compat:
+// names and meaning of lock.<name> and running.<name> are the original's; but here
+// several clients may hold the lock together.
 func (c *Cache) takeLock() error {
+	if err := c.countDead(); err != nil {
+		return err
+	}
 	f, err := c.root.OpenFile("lock."+c.opt.Name, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	running := "running." + c.opt.Name
-	if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil { // nobody else is here
-		if _, err := c.root.Lstat(running); err == nil {
-			c.suspect = true
-			c.opt.Log.Warn("the cache was not closed cleanly, its objects are checked before use", "cache", c.dir)
+	for wait := time.Millisecond; ; wait *= 2 {
+		if err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
+			break
 		}
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		unlock(f)
-		return fmt.Errorf("the cache is in use by another kind of client (lock.%s): %w", c.opt.Name, err)
+		if wait > time.Second { // longer than another of our kind looks for the dead
+			unlock(f)
+			return fmt.Errorf("the cache is in use by another kind of client (lock.%s): %w", c.opt.Name, err)
+		}
+		time.Sleep(wait)
 	}
 	c.lock = f
-	mark, err := c.root.OpenFile(running, os.O_WRONLY|os.O_CREATE, 0o600)
+	if !c.unnoted {
+		c.epoch = c.readEpoch()
+	}
+	mark, err := c.root.OpenFile("running."+c.opt.Name, os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
 	return mark.Close()
+}
+
+// countDead counts the users that are gone and have left their marks: of any
+// repository, since they all have the same objects.
+func (c *Cache) countDead() error {
+	entries, err := fs.ReadDir(c.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	var marks []string
+	for _, e := range entries {
+		name, isMark := strings.CutPrefix(e.Name(), "running.")
+		if !isMark || !e.Type().IsRegular() {
+			continue
+		}
+		f, err := c.root.OpenFile("lock."+name, os.O_RDONLY|os.O_CREATE, 0o600)
+		if err != nil {
+			return err
+		}
+		defer unlock(f) // held until the end is written down
+		if unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			marks = append(marks, e.Name())
+		}
+	}
+	if len(marks) == 0 {
+		return nil
+	}
+	c.opt.Log.Warn("the cache was not closed cleanly, its objects are checked before use", "cache", c.dir)
+	c.epoch = c.readEpoch()
+	c.nextEpoch()
+	if c.unnoted {
+		return nil
+	}
+	for _, m := range marks {
+		if err := c.root.Remove(m); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // releaseLock removes the mark of a running client if this is the last one.
@@ -205,7 +250,7 @@ func (c *Cache) releaseLock() {
 	if c.lock == nil {
 		return
 	}
-	if unix.Flock(int(c.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+	if !c.unnoted && unix.Flock(int(c.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 		_ = c.root.Remove("running." + c.opt.Name) // only costs a check
 	}
 	unlock(c.lock)
@@ -267,9 +312,9 @@ type Expect struct {
 // fs.ErrNotExist.
 func (c *Cache) Get(h cvmfs.Hash, want Expect) (*Object, error) {
 	if o := c.share(h); o != nil {
-		if want.Size >= 0 && o.Size() != want.Size {
+		if want.Size >= 0 && o.Size() != want.Size || o.s.comp != want.Compression {
 			_ = o.Close()
-			return nil, fmt.Errorf("object %s has %d bytes, wanted %d: %w", h, o.s.size, want.Size, fs.ErrNotExist)
+			return nil, fmt.Errorf("object %s has %d bytes of %v, wanted %d of %v: %w", h, o.s.size, o.s.comp, want.Size, want.Compression, fs.ErrNotExist)
 		}
 		return o, nil
 	}
@@ -283,10 +328,12 @@ func (c *Cache) Get(h cvmfs.Hash, want Expect) (*Object, error) {
 	size, err := c.check(f, h, want)
 	if err != nil {
 		_ = f.Close()
-		c.discard(h, err)
+		if !errors.Is(err, errOther) {
+			c.discard(h, err)
+		}
 		return nil, fmt.Errorf("object %s: %w: %w", h, err, fs.ErrNotExist)
 	}
-	return c.adopt(h, &shared{f: f, size: size}), nil
+	return c.adopt(h, &shared{f: f, size: size, comp: want.Compression}), nil
 }
 
 // share returns another use of an object that is open already.
@@ -305,7 +352,7 @@ func (c *Cache) share(h cvmfs.Hash) *Object {
 func (c *Cache) adopt(h cvmfs.Hash, s *shared) *Object {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if first := c.open[h]; first != nil && first.size == s.size {
+	if first := c.open[h]; first != nil && first.size == s.size && first.comp == s.comp {
 		if s.memory {
 			c.memory.Add(-s.size)
 		}
@@ -323,6 +370,7 @@ var (
 	errSize     = errors.New("wrong size")
 	errChecksum = errors.New("wrong checksum")
 	errKind     = errors.New("not a regular file")
+	errOther    = errors.New("another content, from the same stored bytes")
 )
 
 // check looks whether the file is what the cache once wrote.
@@ -331,21 +379,28 @@ func (c *Cache) check(f *os.File, h cvmfs.Hash, want Expect) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	switch {
-	case !info.Mode().IsRegular():
+	if !info.Mode().IsRegular() {
 		return 0, errKind
+	}
+	known, recorded := getRecord(f)
+	switch {
+	case recorded && known.comp != want.Compression:
+		return 0, errOther
 	case want.Size >= 0 && info.Size() != want.Size:
 		return 0, errSize
 	case info.Size() == 0 && want.Size != 0:
 		return 0, errEmpty // Compat: an original client may have left an empty certificate
 	}
-	if c.suspect && !c.isChecked(h) {
-		if err := verify(f, h, want.Compression); err != nil {
+	if c.epoch > 0 && (!recorded || known.epoch != c.epoch) && !c.isChecked(h) {
+		if err := verify(f, h, want.Compression, known, recorded); err != nil {
 			return 0, err
 		}
-		c.mu.Lock()
-		c.checked[h] = struct{}{}
-		c.mu.Unlock()
+		known.epoch = c.epoch
+		if !recorded || c.readOnly.Load() || !c.setRecord(f, known) {
+			c.mu.Lock()
+			c.checked[h] = struct{}{}
+			c.mu.Unlock()
+		}
 	}
 	if now := c.opt.Now(); now.Sub(info.ModTime()) > touchAfter && !c.readOnly.Load() {
 		_ = c.root.Chtimes(name(h), now, now) // only the order of eviction suffers
@@ -361,9 +416,9 @@ func (c *Cache) isChecked(h cvmfs.Hash) bool {
 }
 
 // verify compares content and checksum. An uncompressed object is verified by
-// its own name; others by the attribute, and pass where there is none, since a
+// its own name; others by their record, and pass where there is none, since a
 // file of the right size that an original client left is no worse than there.
-func verify(f *os.File, h cvmfs.Hash, comp cvmfs.Compression) error {
+func verify(f *os.File, h cvmfs.Hash, comp cvmfs.Compression, known record, recorded bool) error {
 	if comp == cvmfs.Plain {
 		sum := h.Algorithm.New()
 		if _, err := io.Copy(sum, io.NewSectionReader(f, 0, 1<<62)); err != nil {
@@ -374,16 +429,14 @@ func verify(f *os.File, h cvmfs.Hash, comp cvmfs.Compression) error {
 		}
 		return nil
 	}
-	var attr [8]byte
-	n, err := unix.Fgetxattr(int(f.Fd()), checksumAttr, attr[:])
-	if err != nil || n != 4 {
-		return nil //nolint:nilerr // no attribute: nothing to compare with
+	if !recorded {
+		return nil
 	}
 	sum := crc32.New(castagnoli)
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, 1<<62)); err != nil {
 		return err
 	}
-	if string(sum.Sum(nil)) != string(attr[:4]) {
+	if [4]byte(sum.Sum(nil)) != known.sum {
 		return errChecksum
 	}
 	return nil

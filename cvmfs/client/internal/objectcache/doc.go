@@ -7,9 +7,11 @@
 //
 // Invariants:
 //   - a file appears under its name complete and verified, by rename;
-//   - what is there is checked again for its size, and for its checksum after an
-//     unclean end of the last user; a bad file is taken away, and is then simply
-//     missing;
+//   - what is there is checked again for its size, and for its checksum if any
+//     user has ended uncleanly since it was last; a bad file is taken away, and is
+//     then simply missing;
+//   - two contents that come from the same stored bytes, by different compression,
+//     are never taken for one another;
 //   - several processes may share one cache, each may be killed at any time;
 //   - all access is relative to a directory descriptor: the process may change
 //     its root, and the disk may be mounted elsewhere meanwhile;

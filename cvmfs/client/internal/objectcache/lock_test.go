@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/micavm/mica/cvmfs"
 )
 
 // copyOf returns the descriptor that a program has of f between its fork and its
@@ -78,7 +80,7 @@ func TestTransactionsDespiteACopy(t *testing.T) {
 			return err
 		},
 	} {
-		x, err := c.Begin(h, false)
+		x, err := c.Begin(h, cvmfs.Plain, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,27 +24,31 @@ func (c *Cache) WriteState(kind string, data []byte, durable bool) error {
 	}
 	c.writers.Add(1)
 	defer c.writers.Done()
-	temp := txnDir + "/" + rand.Text()
-	err := func() error {
-		f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		_, err = f.Write(data)
-		if err == nil && durable {
-			err = f.Sync()
-		}
-		if closeErr := f.Close(); err == nil {
-			err = closeErr
-		}
-		if err == nil {
-			err = c.root.Rename(temp, kind+"."+c.opt.Name)
-		}
-		return err
-	}()
-	if err != nil {
-		_ = c.root.Remove(temp)
+	if err := c.replace(kind+"."+c.opt.Name, data, durable); err != nil {
 		return fmt.Errorf("writing %s of the cache: %w", kind, err)
 	}
 	return nil
+}
+
+// replace gives a file in the cache another content.
+func (c *Cache) replace(name string, data []byte, durable bool) error {
+	temp := txnDir + "/" + rand.Text()
+	f, err := c.root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = c.root.Rename(temp, name)
+	}
+	if err != nil {
+		_ = c.root.Remove(temp)
+	}
+	return err
 }

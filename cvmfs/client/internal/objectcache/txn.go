@@ -19,6 +19,7 @@ import (
 type Txn struct {
 	c      *Cache
 	hash   cvmfs.Hash
+	comp   cvmfs.Compression
 	f      *os.File
 	name   string // in txn; empty if the object lives in memory
 	size   int64
@@ -28,14 +29,14 @@ type Txn struct {
 }
 
 // Begin starts an object, on disk or, if inMemory or when the disk is read-only,
-// in memory.
-func (c *Cache) Begin(h cvmfs.Hash, inMemory bool) (*Txn, error) {
-	t := &Txn{c: c, hash: h, sum: crc32.New(castagnoli)}
+// in memory. comp is how its content came out of the bytes that have the hash.
+func (c *Cache) Begin(h cvmfs.Hash, comp cvmfs.Compression, inMemory bool) (*Txn, error) {
+	t := &Txn{c: c, hash: h, comp: comp, sum: crc32.New(castagnoli)}
 	if !inMemory && !c.readOnly.Load() {
 		c.writers.Add(1)
 		if c.readOnly.Load() { // it became so just now, and may wait for us
 			c.writers.Done()
-			return c.Begin(h, true)
+			return c.Begin(h, comp, true)
 		}
 		if err := t.create(); err != nil {
 			c.writers.Done()
@@ -104,12 +105,12 @@ func (t *Txn) DiskFull() bool { return t.name != "" && t.failed != nil && diskTr
 func (t *Txn) Commit() (*Object, error) {
 	t.ended = true
 	if t.name == "" {
-		return t.c.adopt(t.hash, &shared{f: t.f, size: t.size, memory: true}), nil
+		return t.c.adopt(t.hash, &shared{f: t.f, size: t.size, comp: t.comp, memory: true}), nil
 	}
 	defer t.c.writers.Done()
 	// Not every file system has attributes. Without one the object is just not
 	// checked after a crash.
-	_ = unix.Fsetxattr(int(t.f.Fd()), checksumAttr, t.sum.Sum(nil), 0)
+	t.c.setRecord(t.f, record{sum: [4]byte(t.sum.Sum(nil)), comp: t.comp, epoch: t.c.epoch})
 	final := name(t.hash)
 	err := t.c.root.Rename(t.name, final)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -131,15 +132,10 @@ func (t *Txn) Commit() (*Object, error) {
 		t.failed = err
 		return nil, fmt.Errorf("opening object %s: %w", t.hash, err)
 	}
-	t.c.mu.Lock()
-	if t.c.suspect {
-		t.c.checked[t.hash] = struct{}{}
-	}
-	t.c.mu.Unlock()
 	if used := t.c.usage.Add(onDisk(t.size)); t.c.opt.Quota > 0 && used > t.c.opt.Quota {
 		t.c.wake()
 	}
-	return t.c.adopt(t.hash, &shared{f: r, size: t.size}), nil
+	return t.c.adopt(t.hash, &shared{f: r, size: t.size, comp: t.comp}), nil
 }
 
 // Abort drops the object unless it was committed.
