@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -227,7 +228,7 @@ func (c *Catalog) List(dir string) ([]Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing %q: %w", dir, err)
 	}
-	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	for i := 1; i < len(list); i++ {
 		if list[i].Name == list[i-1].Name {
 			return nil, fmt.Errorf("listing %q: %q is there twice: %w", dir, list[i].Name, cvmfs.ErrMalformed)
