@@ -5,7 +5,8 @@
 // group, for members of one) and of a regular file's content; it does not change
 // while the mount stands, nor between mounts or revisions as long as the file is
 // the same; attributes and names of a pinned revision are given to the
-// kernel for ever, since they cannot change; page cache is kept for an inode
+// kernel for ever, since they cannot change, and it opens files and directories
+// of one without asking (see recent.go); page cache is kept for an inode
 // only while its content hash is the same. The mount is read-only, as a lower
 // layer of overlayfs needs it: unknown ioctls are ENOTTY, extended attributes of
 // all name spaces are served, security.capability among them.
