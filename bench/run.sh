@@ -9,6 +9,8 @@ echo "== context"
 bench/context.sh
 echo "== machine"
 bench/machine.sh
+echo "== repositories"
+bench/cvmfs.sh
 echo "== boot"
 bench/boot.sh "${BENCH_RUNS:-1}"
 echo "== library"
