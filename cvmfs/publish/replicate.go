@@ -14,6 +14,7 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/history"
+	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/cvmfs/publish/internal/storage"
 )
 
@@ -326,6 +327,9 @@ func (r *replicator) announce() error {
 	if err := r.s.settleReflog(r.ctx, r.head.m); err != nil {
 		return err
 	}
+	if err := r.profile(); err != nil {
+		return err
+	}
 	stamp := r.o.Now().UTC().Format(time.UnixDate)
 	if err := store.Replace(r.ctx, lastSnapshot, []byte(stamp+"\n")); err != nil {
 		return err
@@ -353,6 +357,34 @@ func (r *replicator) reflog() error {
 		return r.s.store.Replace(r.ctx, cvmfs.ReflogFile, data)
 	}
 	return r.s.store.Replace(r.ctx, nextReflog, data)
+}
+
+// profile takes over the profile that lies beside the manifest, and takes away
+// one that the source has no more. Readers do without where there is none, so
+// that a source that does not give it, or has a bad one, is no reason to stop.
+func (r *replicator) profile() error {
+	data, err := rootFile(r.ctx, r.from, profile.Name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := r.s.store.Stat(r.ctx, profile.Name); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return r.s.store.Remove(r.ctx, []string{profile.Name}, func(int) {})
+	}
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	var p *profile.Profile
+	if err == nil {
+		var text []byte
+		if text, err = cvmfs.VerifyText(data, r.head.certificate); err == nil {
+			p, err = profile.Parse(text)
+		}
+	}
+	if err != nil || p.Repository != r.o.Name {
+		r.warn("the profile of the source is not copied: it cannot be had, or is none of this repository")
+		return nil
+	}
+	return r.s.store.Replace(r.ctx, profile.Name, data)
 }
 
 func (r *replicator) warn(text string) {
