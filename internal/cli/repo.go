@@ -46,6 +46,7 @@ func newRepo(a *app) *cobra.Command {
 		newRepoCat(a),
 		newRepoFind(a),
 		newRepoGet(a),
+		newRepoCp(a),
 		newRepoConfig(a),
 		newRepoProxyScript(a),
 		newRepoProfile(a),

@@ -113,6 +113,7 @@ func TestRepoReading(t *testing.T) {
 		t.Errorf("get of special files: %v", err)
 	}
 
+	testRepoCp(t, repo, common)
 	for name, test := range map[string]struct {
 		command func(*app) *cobra.Command
 		args    []string
