@@ -19,8 +19,11 @@ import (
 
 // TestTraps lists where clients of this format have gone wrong before, by the
 // numbers that comments elsewhere give them. Rows without a check name the test
-// that has it. Package transfer tests T17 (TestChain), package catalog T2, T4, T5,
-// T8, T19 and T22, package mount T23 and T24.
+// that has it. Other packages have: T2, T4, T5, T8, T19 and T22 package catalog
+// (TestHashPath, TestTransitionPoints, TestTolerated, TestXattrBlob), T9 package
+// cvmfs (TestVerifyOriginal), T17 package transfer (TestChain), T23 and T24 package
+// mount (TestShowsRevisionExactly, TestPublishedIsMounted, TestLargeDirectory),
+// and what publishers do wrong, T7, T28 to T30 and T35 among it, package publish.
 func TestTraps(t *testing.T) {
 	for _, trap := range []struct {
 		name      string
