@@ -8,9 +8,10 @@ import (
 )
 
 // TestFirstLight is the life of the demo's machine, from its creation to the
-// empty directory it leaves.
+// empty directory it leaves, and to what its boot is good for: those of others.
 func TestFirstLight(t *testing.T) {
 	server := newRepositoryServer(t)
+	forgeProfile(t, server)
 	server.start()
 	m := newMica(t)
 	iso := filepath.Join(assets(t), "mica.iso")
@@ -55,6 +56,9 @@ func TestFirstLight(t *testing.T) {
 			t.Errorf("cloud-init ran, although the context holds nothing for it: %q", got)
 		}
 	})
+
+	recorded := record(t, m, "demo")
+	server.misbehave(nil)
 
 	t.Run("listings", func(t *testing.T) {
 		if got := m.run("list"); !strings.Contains(got, "demo") || !strings.Contains(got, "running") {
@@ -130,4 +134,7 @@ func TestFirstLight(t *testing.T) {
 		}
 		m.fails(4, []string{"demo"}, "show", "demo")
 	})
+
+	t.Run("the next machine boots along the profile of this one", func(t *testing.T) { bootAlongProfile(t, m, server, recorded) })
+	t.Run("a machine without a network boots from the slice", func(t *testing.T) { bootFromSlice(t, m, server, recorded) })
 }
