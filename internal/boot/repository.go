@@ -54,8 +54,9 @@ func startRepository(ctx context.Context, s *state, r *report) error {
 		Name: set.Repository, Servers: set.Servers, Proxies: set.Proxies, Keys: keys,
 		CacheDir: s.rw("cache", set.Repository), Mountpoint: readOnly, Quota: quota(s.uroot.Size),
 		RootHash: set.RootHash, Tag: set.Tag, ClockFloor: clock.Floor(buildTime),
-		Slices: slicesOn(s.devices), Prefetch: set.Fresh,
+		Slices: slicesOn(s.devices),
 	}
+	config.Prefetch = set.Fresh && len(config.Slices) == 0 // what a slice has is near enough
 	if set.RootHash != "" {
 		config.Tag = ""
 	}
