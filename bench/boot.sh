@@ -33,6 +33,7 @@ cleanup() {
 	[ -z "${qemu-}" ] || kill "$qemu" 2>/dev/null || true
 }
 trap cleanup EXIT
+trap 'exit 130' INT TERM
 
 now() { date +%s.%N; }
 since() { echo "$(now) - $1" | bc; }
@@ -141,6 +142,7 @@ ext4boot() {
 
 yardstick
 go build -o "$out/away" bench/away.go
+rm -rf "$out/profiled"
 echo "load $(cut -d' ' -f1-3 /proc/loadavg), $(nproc) processors, $accel, answers $delay late"
 printf '%-4s %11s %11s %11s %11s %11s %7s %7s %7s\n' run "mica cold" "mica ahead" "mica warm" "ext4 cold" "ext4 warm" ahead cold warm
 for run in $(seq "$runs"); do
