@@ -3,8 +3,6 @@ package catalog
 import (
 	"database/sql/driver"
 	"fmt"
-	"maps"
-	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -298,13 +296,13 @@ func (c *Catalog) Nested() ([]Nested, error) {
 		return nil, err
 	}
 	list := make([]Nested, 0, len(c.nested))
-	for _, path := range slices.Sorted(maps.Keys(c.nested)) {
-		n := c.nested[path]
+	for _, n := range c.nested {
 		if n.err != nil {
 			return nil, n.err
 		}
 		list = append(list, n.Nested)
 	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Path < list[j].Path })
 	return list, nil
 }
 
