@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 )
 
@@ -54,6 +55,19 @@ const (
 	nextDirs     = 64      // directories that are looked into ahead, as long as they have few files
 )
 
+// What a walk through directories may fetch in vain, in eighths of a file: 32
+// files to begin with, half a file for each that was wanted, and one for every
+// eight that somebody had to wait for. A boot jumps about in a way that looks
+// like a walk a hundred times, and is none.
+const (
+	stake     = 32 * price
+	price     = 8
+	winnings  = 12
+	smallGain = 1
+	maxCredit = 8 * stake
+	maxBets   = 1024 // files that nobody has wanted yet; then they are given up
+)
+
 // scans notices that a directory's files are opened in the order of its
 // listing, as tar, cp, find with grep and compilers do, and has the next ones
 // downloaded before they are asked for, so that reading many small files is not
@@ -69,6 +83,8 @@ type scans struct {
 	pace   int        // files opened in order since the last that was not
 	dir    string     // of the file opened last
 	hot    int        // directories to look at before it is believed that all is in the cache
+	credit int        // of the walk
+	bets   map[cvmfs.Hash]struct{}
 }
 
 // task is an object to fetch, or a directory that is read, after which the next
@@ -91,7 +107,7 @@ type scan struct {
 }
 
 func newScans(r *Repository) *scans {
-	s := &scans{r: r, queue: make(chan task, 2*widestWindow)}
+	s := &scans{r: r, queue: make(chan task, 2*widestWindow), credit: stake, bets: map[cvmfs.Hash]struct{}{}}
 	r.tasks.Go(s.feed)
 	return s
 }
@@ -144,11 +160,38 @@ func (s *scans) follow(w *walker, t task) {
 			if s.r.cache.Has(one.hash) {
 				continue
 			}
-			s.mu.Lock()
-			s.hot = nextDirs
-			s.mu.Unlock()
+			if !s.bet(one.hash) {
+				return
+			}
 			s.fetch(one)
 		}
+	}
+}
+
+// bet reports whether the walk may fetch one more file.
+func (s *scans) bet(hash cvmfs.Hash) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.credit < price {
+		return false
+	}
+	s.credit -= price
+	if len(s.bets) == maxBets {
+		clear(s.bets)
+	}
+	s.bets[hash] = struct{}{}
+	s.hot = nextDirs
+	return true
+}
+
+// settle hears that a file is wanted, for which somebody has to wait if it is
+// not in the cache. s.mu is held.
+func (s *scans) settle(hash cvmfs.Hash, cached bool) {
+	if _, won := s.bets[hash]; won {
+		delete(s.bets, hash)
+		s.credit = min(s.credit+winnings, maxCredit)
+	} else if !cached {
+		s.credit = min(s.credit+smallGain, maxCredit)
 	}
 }
 
@@ -163,11 +206,13 @@ func small(e catalog.Entry) want {
 
 // opened hears of every file that is opened. There is nothing to be gained
 // where it is in the cache, unless it is there because it was fetched ahead.
-func (s *scans) opened(ctx context.Context, path string, cached bool) {
+func (s *scans) opened(ctx context.Context, path string, hash cvmfs.Hash) {
+	cached := s.r.cache.Has(hash)
 	dir := parentOf(path)
 	name := path[len(dir)+1:]
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settle(hash, cached)
 	if !cached {
 		s.hot = nextDirs
 	}

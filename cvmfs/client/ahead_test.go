@@ -110,6 +110,29 @@ func TestRandomAccessIsNot(t *testing.T) {
 	}
 }
 
+// TestWalkThatJumps reads as a boot does: a file of each of some directories in
+// order, and then elsewhere. Over and over that must not cost much.
+func TestWalkThatJumps(t *testing.T) {
+	const dirs, files, inOrder, jumps = 600, 3, 4, 75
+	o, paths, _ := manyFiles(t, dirs, files, 0)
+	r := open(t, o)
+	places := rand.New(rand.NewPCG(7, 8)).Perm(dirs / inOrder)[:jumps]
+	catalogues := r.Stats().Objects
+	for _, place := range places {
+		for d := range inOrder {
+			readPath(t, r, paths[(place*inOrder+d)*files])
+		}
+		time.Sleep(5 * time.Millisecond) // for what is fetched ahead
+	}
+	time.Sleep(50 * time.Millisecond)
+	const wanted, stake = jumps * inOrder, 32
+	if got := r.Stats().Objects - catalogues; got > wanted*3/2+stake {
+		t.Errorf("%d files were fetched for %d that were wanted, want at most half as many more, and %d", got, wanted, stake)
+	} else {
+		t.Logf("%d files were fetched for %d that were wanted", got, wanted)
+	}
+}
+
 // TestChunksAreReadAheadOf reads the pieces of a big file in order, and others
 // here and there.
 func TestChunksAreReadAheadOf(t *testing.T) {

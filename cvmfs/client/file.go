@@ -83,7 +83,7 @@ func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (
 			return nil, fmt.Errorf("chunked file without chunks: %w", cvmfs.ErrMalformed)
 		}
 	}
-	r.scans.opened(ctx, p, r.cache.Has(e.Hash))
+	r.scans.opened(ctx, p, e.Hash)
 	w := wholeOf(e)
 	w.path, w.external = p, e.IsExternal()
 	o, err := r.object(ctx, w)
