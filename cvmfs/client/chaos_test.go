@@ -79,7 +79,7 @@ func TestChaos(t *testing.T) {
 		i := pick(2)
 		end(i)
 		// Without a context: it would be killed by two.
-		child[i] = exec.Command(os.Args[0], "-test.run=^TestChaos$") //nolint:noctx // as above
+		child[i] = exec.Command(os.Args[0], "-test.run=^TestChaos$")
 		child[i].Env = append(os.Environ(), "CLIENT_CHAOS_URL="+server.Base, "CLIENT_CHAOS_CACHE="+cache, "CLIENT_CHAOS_SEED="+strconv.Itoa(pick(1<<30)))
 		child[i].Stdout, child[i].Stderr = &out[i], &out[i]
 		if err := child[i].Start(); err != nil {

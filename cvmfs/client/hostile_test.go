@@ -67,12 +67,12 @@ func TestHostileCatalogue(t *testing.T) {
 		"one chunk of exabytes":         {twoChunks + "UPDATE chunks SET size=9223372036854775807; UPDATE catalog SET size=9223372036854775807 WHERE name='chunked'", chunked, cvmfs.ErrCorrupt},
 		"a catalogue of 10 GB":          {"UPDATE nested_catalogs SET size=10000000000 WHERE path='/nested'", below, cvmfs.ErrMalformed},
 		"a catalogue in another place":  {"UPDATE nested_catalogs SET size=0, sha1=(SELECT sha1 FROM nested_catalogs WHERE path<>'/nested' LIMIT 1) WHERE path='/nested'", below, cvmfs.ErrMalformed},
-		"a file as catalogue":           {"UPDATE nested_catalogs SET size=0, sha1=(SELECT lower(hex(hash)) FROM catalog WHERE name='README') || '-shake128' WHERE path='/nested'", below, anyError},
+		"a file as catalogue":           {"UPDATE nested_catalogs SET size=0, sha1=(SELECT lower(hex(hash)) FROM catalog WHERE name='README') || '-shake128' WHERE path='/nested'", below, errAny},
 		"a catalogue without a hash":    {"UPDATE nested_catalogs SET sha1='' WHERE path='/nested'", below, cvmfs.ErrMalformed},
 		"a name that leads up":          {"UPDATE catalog SET name='..' WHERE name='README'", listing, cvmfs.ErrMalformed},
 		"a name with a slash":           {"UPDATE catalog SET name='a/b' WHERE name='README'", listing, cvmfs.ErrMalformed},
 		"a name with a NUL":             {"UPDATE catalog SET name=CAST(x'610062' AS TEXT) WHERE name='README'", listing, cvmfs.ErrMalformed},
-		"a directory that is a file":    {"UPDATE catalog SET mode=33188, flags=4 WHERE name='nested'", below, anyError},
+		"a directory that is a file":    {"UPDATE catalog SET mode=33188, flags=4 WHERE name='nested'", below, errAny},
 		"damaged attributes":            {"UPDATE catalog SET xattr=x'01ff01' WHERE name='README'", func(r *client.Repository) error { _, err := r.Xattrs(t.Context(), "/README"); return err }, cvmfs.ErrMalformed},
 		"a link of a million bytes":     {"UPDATE catalog SET mode=41471, flags=12, symlink=printf('%.*c', 1000000, 'x') WHERE name='README'", func(r *client.Repository) error { _, err := r.Readlink(t.Context(), "/README"); return err }, cvmfs.ErrMalformed},
 		"a lifetime of 10000 years":     {"UPDATE properties SET value='315360000000' WHERE key='TTL'", lifetime, nil},
@@ -86,8 +86,8 @@ func TestHostileCatalogue(t *testing.T) {
 			r := changed(t, repo, strings.Split(test.change, "; ")...)
 			err := test.use(r)
 			switch {
-			case test.want == nil && err != nil, test.want == anyError && err == nil, //nolint:errorlint // the very value
-				test.want != nil && test.want != anyError && !errors.Is(err, test.want): //nolint:errorlint // as above
+			case test.want == nil && err != nil, test.want == errAny && err == nil, //nolint:errorlint // the very value
+				test.want != nil && test.want != errAny && !errors.Is(err, test.want): //nolint:errorlint // as above
 				t.Errorf("error %v, want %v", err, test.want)
 			case errors.Is(err, fs.ErrNotExist):
 				t.Errorf("error %v says that there is nothing", err)
@@ -99,7 +99,7 @@ func TestHostileCatalogue(t *testing.T) {
 	}
 }
 
-var anyError = errors.New("any error")
+var errAny = errors.New("any error")
 
 // lifetime fails if the time to live is none that one could live with.
 func lifetime(r *client.Repository) error {

@@ -40,7 +40,8 @@ func ReadIDMap(file string) (IDMap, error) {
 			continue
 		}
 		from, fromErr := strconv.ParseUint(fields[0], 10, 32)
-		to, toErr := uint64(0), error(strconv.ErrSyntax)
+		var to uint64
+		toErr := strconv.ErrSyntax
 		if len(fields) == 2 {
 			to, toErr = strconv.ParseUint(fields[1], 10, 32)
 		}

@@ -142,9 +142,9 @@ var Faults = map[string]Fault{
 		data := answer(r, files)
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		_, _ = w.Write(data[:len(data)/2])
-		panic(http.ErrAbortHandler)
+		abort()
 	},
-	"hangs up": func(http.ResponseWriter, *http.Request, http.Handler) { panic(http.ErrAbortHandler) },
+	"hangs up": func(http.ResponseWriter, *http.Request, http.Handler) { abort() },
 	"shortens": func(w http.ResponseWriter, r *http.Request, files http.Handler) {
 		data := answer(r, files)
 		_, _ = w.Write(data[:max(len(data)-1, 0)])
@@ -195,4 +195,9 @@ func answer(r *http.Request, files http.Handler) []byte {
 	rec := httptest.NewRecorder()
 	files.ServeHTTP(rec, r)
 	return rec.Body.Bytes()
+}
+
+// abort ends an answer where it is.
+func abort() {
+	panic(http.ErrAbortHandler) //nolint:forbidigo // as package http has it
 }

@@ -127,8 +127,10 @@ func TestSharesAreKept(t *testing.T) {
 		"first boot":     {s.local, []units.Share{units.Share(data)}},
 		"no medium":      {source.Found{}, []units.Share{units.Share(data)}},
 		"another medium": {shared("i-1"), []units.Share{units.Share(data)}},
-		"another machine": {shared("i-2", source.Share{Name: "own", Type: source.ShareVBoxSF}),
-			[]units.Share{{Name: "own", Type: source.ShareVBoxSF}}},
+		"another machine": {
+			shared("i-2", source.Share{Name: "own", Type: source.ShareVBoxSF}),
+			[]units.Share{{Name: "own", Type: source.ShareVBoxSF}},
+		},
 		"another machine, none": {shared("i-3"), nil},
 	} {
 		later := machine(t)

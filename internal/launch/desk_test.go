@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -160,6 +161,24 @@ func (d *desk) records() []string {
 		d.Fatal(err)
 	}
 	return found
+}
+
+// ownPort gives the only machine a port that no program looks for, as its own
+// are looked for by others on this computer, and returns where it is.
+func (d *desk) ownPort() string {
+	d.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		d.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	path := d.records()[0]
+	d.write(strings.TrimPrefix(path, d.path("")), strings.Replace(d.read(path), "local/apiPort="+d.record()["local/apiPort"]+"\n", "local/apiPort="+port+"\n", 1))
+	if d.record()["local/apiPort"] != port {
+		d.Fatalf("the record has not got port %s", port)
+	}
+	return l.Addr().String()
 }
 
 // record returns the values of the only record, as they stand in the file.

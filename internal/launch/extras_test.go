@@ -174,7 +174,7 @@ func TestWait(t *testing.T) {
 	d := newDesk(t)
 	m := d.useMemory()
 	d.must("create", "--name", "x", d.path("UD"))
-	id, address := d.record()["vboxid"], net.JoinHostPort("127.0.0.1", d.record()["local/apiPort"])
+	id, address := d.record()["vboxid"], d.ownPort()
 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()

@@ -195,8 +195,10 @@ func TestLife(t *testing.T) {
 		t.Errorf("ssh ended with %d and said %q", r.code, r.out)
 	}
 	id := d.record()["uuid"]
-	want := []string{"ssh", "-Y", "-p", d.record()["local/apiPort"], "-o", "HostKeyAlias=cernvm-" + id, "-o",
-		"UserKnownHostsFile=" + d.record()["local/baseFolder"] + "/known_hosts", "bob@127.0.0.1"}
+	want := []string{
+		"ssh", "-Y", "-p", d.record()["local/apiPort"], "-o", "HostKeyAlias=cernvm-" + id, "-o",
+		"UserKnownHostsFile=" + d.record()["local/baseFolder"] + "/known_hosts", "bob@127.0.0.1",
+	}
 	if diff := cmp.Diff(want, d.sshed); diff != "" {
 		t.Errorf("ssh (-want +got):\n%s", diff)
 	}

@@ -27,7 +27,8 @@ func (d *desk) appliance(name, ovf string, disk []byte) string {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, e := range []struct{ name, data string }{
-		{"a.ovf", ovf}, {"d.vmdk", string(disk)},
+		{"a.ovf", ovf},
+		{"d.vmdk", string(disk)},
 		{"a.mf", fmt.Sprintf("SHA1(a.ovf)= %x\nSHA1(d.vmdk)= %x\n", sha1.Sum([]byte(ovf)), sha1.Sum(disk))},
 	} {
 		_, err := w.Write(nil)

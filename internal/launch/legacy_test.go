@@ -32,8 +32,10 @@ func (d *desk) old(flags string) string {
 		{"storagectl", id, "--name", "IDE", "--add", "ide"},
 		{"storagectl", id, "--name", "SATA", "--add", "sata", "--portcount", "4"},
 		{"storagectl", id, "--name", "Floppy", "--add", "floppy"},
-		{"modifyvm", id, "--cpus", "1", "--memory", "64", "--vram", "32", "--acpi", "on", "--ioapic", "on", "--boot1", "dvd",
-			"--nic1", "nat", "--nictype1", "virtio", "--natdnshostresolver1", "on"},
+		{
+			"modifyvm", id, "--cpus", "1", "--memory", "64", "--vram", "32", "--acpi", "on", "--ioapic", "on", "--boot1", "dvd",
+			"--nic1", "nat", "--nictype1", "virtio", "--natdnshostresolver1", "on",
+		},
 		{"modifyvm", id, "--natpf1", "guestapi,tcp,127.0.0.1,2299,,22"},
 		{"storageattach", id, "--storagectl", "IDE", "--port", "0", "--device", "0", "--type", "dvddrive", "--medium", iso},
 		{"createmedium", "disk", "--filename", scratch, "--size", "64", "--format", "VDI"},

@@ -205,8 +205,12 @@ func (s *session) listOne(name string) error {
 	v := r.values
 	s.say("%s:\tCVM: %s", name, v[keyVersion])
 	for _, line := range [][2]string{
-		{keyCPUs, v[keyCPUs]}, {keyMemory, v[keyMemory]}, {keyDisk, v[keyDisk]}, {keyCap, v[keyCap]},
-		{keyVersion, v[keyVersion]}, {"baseFolder", v[localBase]},
+		{keyCPUs, v[keyCPUs]},
+		{keyMemory, v[keyMemory]},
+		{keyDisk, v[keyDisk]},
+		{keyCap, v[keyCap]},
+		{keyVersion, v[keyVersion]},
+		{"baseFolder", v[localBase]},
 	} {
 		if line[1] != "" {
 			s.say("\t%s: %s", line[0], line[1])

@@ -65,8 +65,13 @@ func checkNumbers(v settings) (flags int64, err error) {
 		key       string
 		low, high int64
 	}{
-		{keyCPUs, 1, maxCPUs}, {keyMemory, minMemory, maxMemory}, {keyDisk, 0, maxDisk}, {keyAPIPort, 1, maxPort},
-		{keyCap, 1, 100}, {keyFlags, 0, allFlags}, {keyVRAM, 1, maxVRAM},
+		{keyCPUs, 1, maxCPUs},
+		{keyMemory, minMemory, maxMemory},
+		{keyDisk, 0, maxDisk},
+		{keyAPIPort, 1, maxPort},
+		{keyCap, 1, 100},
+		{keyFlags, 0, allFlags},
+		{keyVRAM, 1, maxVRAM},
 	}
 	for _, l := range limits {
 		if l.key == keyVRAM && v[keyVRAM] == "" {

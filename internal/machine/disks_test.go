@@ -145,8 +145,14 @@ func TestHardware(t *testing.T) {
 		firmware, arch string
 		ok             bool
 	}{
-		{"", "", true}, {"uefi", "", true}, {"bios", "", false}, {"coreboot", "", false},
-		{"uefi", "aarch64", true}, {"", "aarch64", false}, {"uefi", "riscv64", false}, {"", "x86_64", false},
+		{"", "", true},
+		{"uefi", "", true},
+		{"bios", "", false},
+		{"coreboot", "", false},
+		{"uefi", "aarch64", true},
+		{"", "aarch64", false},
+		{"uefi", "riscv64", false},
+		{"", "x86_64", false},
 	} {
 		s := orderOf("m", w.iso).Spec
 		s.Firmware, s.Arch = tc.firmware, tc.arch

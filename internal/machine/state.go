@@ -69,8 +69,10 @@ func busy(hint string) verdict { return verdict{hint: hint, class: fail.Conflict
 // states and actions span the table.
 var (
 	states  = []State{Absent, Stopped, Saved, Paused, Running, Crashed}
-	actions = []Action{DoStart, DoSave, DoPowerOff, DoShutdown, DoPause, DoResume, DoRestart, DoConsole, DoSSH, DoDestroy,
-		DoSnapshot, DoRevert, DoDropSnapshot, DoForward, DoScreen, DoChange, DoClone, DoShare}
+	actions = []Action{
+		DoStart, DoSave, DoPowerOff, DoShutdown, DoPause, DoResume, DoRestart, DoConsole, DoSSH, DoDestroy,
+		DoSnapshot, DoRevert, DoDropSnapshot, DoForward, DoScreen, DoChange, DoClone, DoShare,
+	}
 )
 
 const (

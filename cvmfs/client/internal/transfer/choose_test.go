@@ -75,8 +75,11 @@ func TestFailover(t *testing.T) {
 		want  []string // P is the one of p and q that comes first, Q the other
 		fails bool
 	}{
-		{"all is well", func(string, string, *http.Request) (int, string, string) { return 200, "", "good" },
-			[]string{"a via P"}, false},
+		{
+			"all is well", func(string, string, *http.Request) (int, string, string) { return 200, "", "good" },
+			[]string{"a via P"},
+			false,
+		},
 		{"bad data is asked for past caches", func(_, _ string, r *http.Request) (int, string, string) {
 			if r.Header.Get("Cache-Control") == "no-cache" && r.Header.Get("Pragma") == "no-cache" {
 				return 200, "", "good"
@@ -122,8 +125,11 @@ func TestFailover(t *testing.T) {
 		{"the server after all proxies", func(host, _ string, _ *http.Request) (int, string, string) {
 			return map[string]int{"a": 407, "b": 200}[host], "", "good"
 		}, []string{"a via P", "a via Q", "a via r", "b via P"}, false},
-		{"nothing left", func(string, string, *http.Request) (int, string, string) { return 407, "", "" },
-			[]string{"a via P", "a via Q", "a via r", "b via P", "b via Q", "b via r"}, true},
+		{
+			"nothing left", func(string, string, *http.Request) (int, string, string) { return 407, "", "" },
+			[]string{"a via P", "a via Q", "a via r", "b via P", "b via Q", "b via r"},
+			true,
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := &scripted{reply: test.reply}
@@ -241,9 +247,19 @@ func TestParseOrder(t *testing.T) {
 		n    int
 		want []int
 	}{
-		{"2,1,3\n", 3, []int{1, 0, 2}}, {"1", 1, []int{0}}, {"1, 2", 2, []int{0, 1}}, {"1,2\n\n", 2, []int{0, 1}},
-		{"", 1, nil}, {"1,2", 3, nil}, {"1,1", 2, nil}, {"0,1", 2, nil}, {"1,3", 2, nil}, {"a,b", 2, nil}, {"1,,2", 2, nil},
-		{"<html>", 1, nil}, {"-1,2", 2, nil},
+		{"2,1,3\n", 3, []int{1, 0, 2}},
+		{"1", 1, []int{0}},
+		{"1, 2", 2, []int{0, 1}},
+		{"1,2\n\n", 2, []int{0, 1}},
+		{"", 1, nil},
+		{"1,2", 3, nil},
+		{"1,1", 2, nil},
+		{"0,1", 2, nil},
+		{"1,3", 2, nil},
+		{"a,b", 2, nil},
+		{"1,,2", 2, nil},
+		{"<html>", 1, nil},
+		{"-1,2", 2, nil},
 	} {
 		got, err := parseOrder(test.text, test.n)
 		if !slices.Equal(got, test.want) || (err == nil) != (test.want != nil) {

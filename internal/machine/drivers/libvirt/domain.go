@@ -101,8 +101,10 @@ func domainXML(s machine.Spec, m media, o options, accel string) (string, error)
 	}
 	if userNet(s) {
 		d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{Args: []libvirtxml.DomainQEMUCommandlineArg{
-			{Value: "-netdev"}, {Value: netdev(s)},
-			{Value: "-device"}, {Value: "virtio-net-pci,netdev=" + netID + ",id=net-" + netID + ",romfile=,mac=" + mac(s.ID) + ",bus=pcie.0,addr=" + netSlot},
+			{Value: "-netdev"},
+			{Value: netdev(s)},
+			{Value: "-device"},
+			{Value: "virtio-net-pci,netdev=" + netID + ",id=net-" + netID + ",romfile=,mac=" + mac(s.ID) + ",bus=pcie.0,addr=" + netSlot},
 		}}
 	} else {
 		d.Devices.Interfaces = []libvirtxml.DomainInterface{{
