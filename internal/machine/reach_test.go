@@ -25,7 +25,7 @@ type elsewhere struct {
 	address, host string
 }
 
-func (e *elsewhere) Addressed(machine.Instance) bool { return true }
+func (e *elsewhere) Addressed(machine.Instance) bool                           { return true }
 func (e *elsewhere) Address(context.Context, machine.Instance) (string, error) { return e.address, nil }
 
 func (e *elsewhere) Host(machine.Instance) (string, error) { return e.host, nil }
