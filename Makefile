@@ -8,7 +8,8 @@ GO ?= go
 
 build: ## bin/mica and bin/mica-guest
 	@mkdir -p bin
-	@$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/mica ./cmd/mica-guest
+	@$(GO) build -trimpath -ldflags='-s -w' -o bin/ ./cmd/mica
+	@GO=$(GO) scripts/build-guest.sh bin/mica-guest
 
 demo: setup-demo build ## build an image, publish a small OS, boot a machine, log in
 	@scripts/demo.sh

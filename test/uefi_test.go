@@ -80,8 +80,8 @@ func TestUEFIOnARM(t *testing.T) {
 	dir := assets(t)
 	qemu := tier.Tool(t, "qemu-system-aarch64")
 	guest, iso := filepath.Join(t.TempDir(), "mica-guest"), filepath.Join(t.TempDir(), "arm.iso")
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", guest, "../cmd/mica-guest")
-	build.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+	build := exec.CommandContext(t.Context(), "../scripts/build-guest.sh", guest)
+	build.Env = append(os.Environ(), "GOARCH=arm64")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the guest: %v\n%s", err, out)
 	}
