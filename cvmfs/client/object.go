@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
@@ -14,7 +15,7 @@ import (
 
 // counters are the live form of Stats.
 type counters struct {
-	objects, bytes, sliced, hits, failures, ahead atomic.Int64
+	objects, bytes, sliced, hits, failures, ahead, nanoseconds atomic.Int64
 }
 
 // Stats says what a Repository has done since Open.
@@ -26,6 +27,8 @@ type Stats struct {
 	Failures  int64 // objects that could not be had
 	Ahead     int64 // objects fetched before anybody wanted them
 	Catalogs  int   // open now
+
+	Transfer time.Duration // spent on downloads, those at the same time added up
 }
 
 // Stats returns the counters.
@@ -33,6 +36,7 @@ func (r *Repository) Stats() Stats {
 	return Stats{
 		Objects: r.stats.objects.Load(), Bytes: r.stats.bytes.Load(), Sliced: r.stats.sliced.Load(), CacheHits: r.stats.hits.Load(),
 		Failures: r.stats.failures.Load(), Ahead: r.stats.ahead.Load(), Catalogs: r.tree.Load().open(),
+		Transfer: time.Duration(r.stats.nanoseconds.Load()),
 	}
 }
 
@@ -170,6 +174,8 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 	if limit < 0 {
 		limit = w.limit
 	}
+	began := time.Now()
+	defer func() { r.stats.nanoseconds.Add(int64(time.Since(began))) }()
 	var o *objectcache.Object
 	inMemory, evicted := false, false
 	for {

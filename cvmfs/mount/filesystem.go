@@ -29,6 +29,8 @@ type fileSystem struct {
 	nodes              *nodes
 	started            time.Time
 	failures           atomic.Int64
+	lastFailure        atomic.Int64 // seconds since 1970; 0 before the first
+	opens, dirOpens    atomic.Int64 // since the mount; not of a silent kernel
 	callers            callers
 	limit              limiter
 	silent             bool    // the kernel opens and closes by itself; see recent
@@ -95,10 +97,22 @@ func (f *fileSystem) status(op, path string, err error) fuse.Status {
 		errno = syscall.EIO
 	}
 	f.failures.Add(1)
+	f.lastFailure.Store(time.Now().Unix())
 	if lost, ok := f.limit.allow(); ok {
 		f.log.Error("request failed", "op", op, "path", path, "err", err, "suppressed", lost)
 	}
 	return fuse.Status(errno)
+}
+
+func (f *fileSystem) counters() Counters {
+	c := Counters{Failures: f.failures.Load(), Opened: !f.silent, Opens: f.opens.Load(), DirOpens: f.dirOpens.Load()}
+	if at := f.lastFailure.Load(); at != 0 {
+		c.LastFailure = time.Unix(at, 0)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.OpenFiles, c.OpenDirs = len(f.files), len(f.dirs)
+	return c
 }
 
 func child(dir, name string) string { return dir + "/" + name }
@@ -253,6 +267,7 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	f.next++
 	out.Fh = f.next
 	f.files[out.Fh] = open
+	f.opens.Add(1)
 	return fuse.OK
 }
 
@@ -333,6 +348,7 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 	f.next++
 	out.Fh = f.next
 	f.dirs[out.Fh] = &openDir{path: path, entries: list, node: in.NodeId, counted: !busy}
+	f.dirOpens.Add(1)
 	return fuse.OK
 }
 

@@ -36,6 +36,7 @@ type Options struct {
 // Server is a mounted repository.
 type Server struct {
 	fuse *fuse.Server
+	fs   *fileSystem
 	dir  string
 	done chan struct{}
 }
@@ -81,7 +82,7 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if err != nil {
 		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)
 	}
-	s := &Server{fuse: server, dir: dir, done: make(chan struct{})}
+	s := &Server{fuse: server, fs: fs, dir: dir, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		server.Serve()
@@ -102,6 +103,21 @@ func (s *Server) Wait() { <-s.done }
 
 // Done is closed when the file system is unmounted.
 func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Counters is what a mount has counted.
+type Counters struct {
+	Failures    int64     // requests answered with an error of input or output
+	LastFailure time.Time // zero before the first
+
+	// Opened is false where the kernel opens and closes without asking, as it does
+	// in a pinned revision; the rest is not known then.
+	Opened              bool
+	Opens, DirOpens     int64
+	OpenFiles, OpenDirs int // now
+}
+
+// Counters returns the counters.
+func (s *Server) Counters() Counters { return s.fs.counters() }
 
 // Unmount ends the mount and waits for the last request. It fails while files in
 // it are open.

@@ -13,6 +13,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/client"
 )
 
 const noData = fuse.Status(syscall.ENODATA)
@@ -90,7 +91,7 @@ var magicAttributes = map[string]magic{
 		return decimal(f.r.Revision()), nil
 	},
 	"user.tag":     func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) { return f.r.Tag(), nil },
-	"user.version": func(*fileSystem, ctx, string, catalog.Entry) (string, error) { return "2.12.0.0", nil },
+	"user.version": func(*fileSystem, ctx, string, catalog.Entry) (string, error) { return client.CompatVersion, nil },
 	"user.pid":     func(*fileSystem, ctx, string, catalog.Entry) (string, error) { return decimal(os.Getpid()), nil },
 	"user.uptime": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
 		return decimal(int(time.Since(f.started).Minutes())), nil

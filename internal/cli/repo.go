@@ -41,6 +41,7 @@ func newRepo(a *app) *cobra.Command {
 		newRepoImport(a),
 		newRepoGC(a),
 		newRepoMount(a),
+		newRepoTalk(a),
 		newRepoLs(a),
 		newRepoStat(a),
 		newRepoCat(a),

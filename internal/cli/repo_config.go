@@ -72,7 +72,7 @@ func (s *repoSource) configured(a *app, name string, opt *client.Options) error 
 	if err != nil {
 		return err
 	}
-	s.conf = r
+	s.conf, s.values = r, c.Values()
 	opt.Vars = map[string]string{}
 	for _, v := range c.Values() {
 		opt.Vars[v.Name] = c.Expand(v.Value)

@@ -19,6 +19,7 @@ import (
 	"github.com/micavm/mica/cvmfs/config"
 	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/cvmfs/profile"
+	"github.com/micavm/mica/cvmfs/talk"
 	"github.com/micavm/mica/internal/atomicfile"
 	"github.com/micavm/mica/internal/fail"
 )
@@ -38,7 +39,10 @@ Mounting takes root.
 
 With --record the file system's end is also that of a list of what was read through
 it, in order, as far as it came from the repository: a profile, which 'mica repo
-profile attach' puts beside the repository and 'mica repo slice' makes a disk of.`,
+profile attach' puts beside the repository and 'mica repo slice' makes a disk of.
+
+The mount answers the commands of 'mica repo talk' at a socket in its cache
+directory.`,
 		Example: `  mica repo mount http://cvmfs.example.org/cvmfs/sw.example.org /mnt --key sw.example.org.pub
   mica repo mount /srv/cvmfs/sw.example.org /mnt --key sw.example.org.pub --tag stable`,
 		Args: cobra.ExactArgs(2),
@@ -131,6 +135,11 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		return err
 	}
 	_, _ = fmt.Fprintf(a.Err, "mica: revision %d of %s mounted at %s\n", r.Revision(), r.Name(), args[1])
+	following, stop := context.WithCancel(ctx)
+	var follower sync.WaitGroup
+	defer a.answer(following, f, talk.Commands{Repository: r, Mount: m, Mountpoint: args[1], Log: a.log})()
+	defer follower.Wait()
+	defer stop()
 	if ready != nil {
 		if err := leaveTerminal(); err != nil {
 			return errors.Join(err, m.Unmount())
@@ -138,13 +147,9 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		_, _ = io.WriteString(ready, "ready\n")
 		_ = ready.Close()
 	}
-	following, stop := context.WithCancel(ctx)
-	var follower sync.WaitGroup
 	if !r.Pinned() && !f.conf.Frozen {
 		follower.Go(func() { r.Follow(following, nil) })
 	}
-	defer follower.Wait()
-	defer stop()
 	select {
 	case <-m.Done():
 		return writeRecord(f.record, r)
@@ -154,6 +159,32 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		return fail.New(fail.Conflict, "%w", err).Hint("close what is open below %s, then run umount", args[1])
 	}
 	return writeRecord(f.record, r)
+}
+
+// answer opens the control socket of a mount and returns what closes it, which is
+// called after ctx has ended. A mount without one is still a mount.
+func (a *app) answer(ctx context.Context, f *mountFlags, c talk.Commands) (done func()) {
+	var lines strings.Builder
+	for _, v := range f.values { // Compat: the original's form (cvmfs: cvmfs/options.cc)
+		fmt.Fprintf(&lines, "%s=%s    # from %s\n", v.Name, v.Value, v.Origin)
+	}
+	c.Parameters = lines.String()
+	if abs, err := filepath.Abs(c.Mountpoint); err == nil {
+		c.Mountpoint = abs
+	}
+	control, err := talk.Listen(c.Repository.CacheDir(), c.Repository.Name())
+	if err != nil {
+		_, _ = fmt.Fprintf(a.Err, "mica: this mount does not answer 'mica repo talk': %v\n", err)
+		return func() {}
+	}
+	var tasks sync.WaitGroup
+	tasks.Go(func() { control.Serve(ctx, a.log, c.Answer) })
+	return func() {
+		if err := control.Close(); err != nil {
+			a.log.Warn("closing the control socket", "err", err)
+		}
+		tasks.Wait()
+	}
 }
 
 // writeRecord writes what a mount has read to a file, if one is named.

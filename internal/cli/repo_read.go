@@ -34,6 +34,7 @@ type repoSource struct {
 	given    func(flag string) bool // on the command line
 	mounting bool
 	conf     config.Repository // what the configuration says of a repository given by its name
+	values   []config.Value    // the same, parameter by parameter
 }
 
 func (s *repoSource) flags(cmd *cobra.Command) {
@@ -135,17 +136,26 @@ func (s *repoSource) options(a *app, source string) (client.Options, error) {
 			Hint("or the hash of a root catalogue you trust with --root-hash")
 	}
 	if opt.CacheDir == "" {
-		base := a.Env("XDG_CACHE_HOME")
-		if base == "" {
-			home := a.Env("HOME")
-			if home == "" {
-				return opt, fail.New(fail.Usage, "no place for the cache: HOME is not set").Hint("give a directory with --cache")
-			}
-			base = filepath.Join(home, ".cache")
+		dir, err := a.repositoryCache(opt.Name)
+		if err != nil {
+			return opt, err
 		}
-		opt.CacheDir = filepath.Join(base, "mica", "cvmfs", opt.Name)
+		opt.CacheDir = dir
 	}
 	return opt, nil
+}
+
+// repositoryCache is where the cache of a repository is if nobody says.
+func (a *app) repositoryCache(name string) (string, error) {
+	base := a.Env("XDG_CACHE_HOME")
+	if base == "" {
+		home := a.Env("HOME")
+		if home == "" {
+			return "", fail.New(fail.Usage, "no place for the cache: HOME is not set").Hint("give a directory with --cache")
+		}
+		base = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(base, "mica", "cvmfs", name), nil
 }
 
 // baseURLs makes URLs of directories.

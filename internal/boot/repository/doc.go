@@ -18,8 +18,6 @@
 //     that end a system. SIGUSR1, the command "quit" and an unmount end it;
 //   - can never be the victim of the kernel's out-of-memory killer.
 //
-// Compat: the names, replies and the place of the control socket are those of
-// the original (cvmfs: cvmfs/talk.cc); of the commands there is what
-// cernvm-micro uses, see talk.go. Requests that are not known get "unknown
-// command", as from the original.
+// The control socket is that of every mount, see package talk, with a few
+// commands more.
 package repository

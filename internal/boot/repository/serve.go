@@ -24,6 +24,7 @@ import (
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/cvmfs/slice"
+	"github.com/micavm/mica/cvmfs/talk"
 	"github.com/micavm/mica/internal/fail"
 )
 
@@ -98,7 +99,7 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 	if err := p.mount(ctx); err != nil {
 		return err
 	}
-	control, err := listen(c.Name)
+	control, err := talk.Listen(".", c.Name)
 	if err != nil {
 		return errors.Join(err, p.fuse.Unmount())
 	}
@@ -108,7 +109,7 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 		return errors.Join(err, p.fuse.Unmount())
 	}
 	var tasks sync.WaitGroup
-	tasks.Go(func() { p.answer(control) })
+	tasks.Go(func() { control.Serve(ctx, log, p.command) })
 	if c.Prefetch {
 		tasks.Go(func() { p.prefetch(ctx) })
 	}

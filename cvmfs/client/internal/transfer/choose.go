@@ -93,6 +93,11 @@ func (c *Client) leaveProxy(used *proxy) {
 	if slices.ContainsFunc(group, func(p *proxy) bool { return p.burned.IsZero() }) {
 		return
 	}
+	c.nextGroup(now, used.String())
+}
+
+// nextGroup is called with the lock held.
+func (c *Client) nextGroup(now time.Time, from string) {
 	if c.group == 0 {
 		c.groupLeft = now
 	}
@@ -100,7 +105,14 @@ func (c *Client) leaveProxy(used *proxy) {
 	for _, p := range c.groups[c.group] {
 		p.burned = time.Time{}
 	}
-	c.cfg.Log.Warn("switched proxy group", "from", used.String(), "to", c.activeProxy("").String())
+	c.cfg.Log.Warn("switched proxy group", "from", from, "to", c.activeProxy("").String())
+}
+
+// SwitchProxyGroup makes the next group of proxies the active one.
+func (c *Client) SwitchProxyGroup() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.nextGroup(c.cfg.Now(), c.activeProxy("").String())
 }
 
 func (c *Client) resetProxies() {

@@ -276,6 +276,9 @@ func (c *Client) timeout(viaProxy bool) time.Duration {
 	return defaultTimeoutDirect
 }
 
+// Timeouts returns how long an answer is waited for, through a proxy and without.
+func (c *Client) Timeouts() (proxied, direct time.Duration) { return c.timeout(true), c.timeout(false) }
+
 // Get fetches path, relative to the base URL, and hands the body to accept. It
 // returns the server that answered. An error of accept that is the caller's own
 // comes back as it is; else the error is an *Error, or ctx's.

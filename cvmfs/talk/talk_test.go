@@ -1,0 +1,209 @@
+package talk_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
+	"github.com/micavm/mica/cvmfs/talk"
+)
+
+// serve makes a socket whose answers are known, until the test ends.
+func serve(t *testing.T, dir, name string, answer func(context.Context, string) string) *talk.Listener {
+	t.Helper()
+	l, err := talk.Listen(dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	var served sync.WaitGroup
+	served.Go(func() { l.Serve(ctx, slog.New(slog.DiscardHandler), answer) })
+	t.Cleanup(func() {
+		end()
+		_ = l.Close()
+		served.Wait()
+	})
+	return l
+}
+
+func echo(_ context.Context, line string) string { return "heard " + line }
+
+// The commands of a mount, over its socket.
+func TestCommands(t *testing.T) {
+	repo := cvmfstest.Small(t)
+	keys, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	one, two := "file://"+filepath.Join(dir, "nonesuch"), "file://"+repo.Dir
+	r, err := client.Open(t.Context(), client.Options{
+		Name: cvmfstest.Name, Servers: []string{two, one}, MasterKeys: keys, CacheDir: dir, Proxies: "DIRECT;http://proxy.invalid:3128",
+		Quota: 100 << 20, Backoff: 1, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	c := talk.Commands{Repository: r, Mountpoint: "/mnt", Parameters: "CVMFS_X=y    # from file:1\n", Log: log}
+	serve(t, dir, cvmfstest.Name, c.Answer)
+	hosts := func(active int) string {
+		return fmt.Sprintf("  [0] %s (unprobed)\n  [1] %s (unprobed)\nActive host %d: %s", two, one, active, []string{two, one}[active])
+	}
+	proxies := func(active string) string {
+		return "Load-balance groups:\n[0] DIRECT\n[1] http://proxy.invalid:3128\nActive proxy: " + active
+	}
+	for _, test := range [][2]string{
+		{"version", "2.12.0.0 (CernVM-FS Fuse Module)\n2.12.0.0 (Loader)"},
+		{"version patchlevel", "0"},
+		{"revision", "3"},
+		{"revision\x00junk", "3"},
+		{"revision\n", "3"},
+		{"pid", fmt.Sprint(os.Getpid())},
+		{"mountpoint", "/mnt"},
+		{"parameters", "CVMFS_X=y    # from file:1"},
+		{"remount", "Catalog up to date"},
+		{"remount sync", "Catalog up to date"},
+		{"max ttl info", "unset"},
+		{"host info", hosts(0)},
+		{"host switch", "OK"},
+		{"host info", hosts(1)},
+		{"host switch", "OK"},
+		{"host info", hosts(0)},
+		{"external host info", "No hosts defined"},
+		{"external host switch", "OK"},
+		{"external proxy info", "No proxies defined"},
+		{"proxy info", proxies("[0] DIRECT")},
+		{"proxy group switch", "OK"},
+		{"proxy info", proxies("[1] http://proxy.invalid:3128")},
+		{"proxy group switch", "OK"},
+		{"proxy info", proxies("[0] DIRECT")},
+		{"timeout info", "Timeout with proxy: 5s\nTimeout without proxy: 10s"},
+		{"cache limit get", "100MB"},
+		{"cleanup", "Usage: cleanup <MB>"},
+		{"cleanup x", "Failed"},
+		{"cleanup 50", "OK"},
+		{"pin", "Usage: pin <path>"},
+		{"pin /README", "OK"},
+		{"pin /nonesuch", "No such regular file or pinning failed"},
+		{"evict", "Usage: evict <path>"},
+		{"evict /big/chunked", "OK"},
+		{"evict /nested", "No such regular file"},
+		{"evict /nonesuch", "No such regular file"},
+		{"detach nested catalogs", "OK"},
+		{"nameserver get", "no DNS server address set"},
+		{"nameserver set 192.0.2.1", "DNS address set to 192.0.2.1"},
+		{"nameserver get", "DNS server address: 192.0.2.1"},
+		{"evicted", talk.Unknown},
+		{" ", talk.Unknown},
+		{"sing", talk.Unknown},
+	} {
+		got, err := talk.Send(t.Context(), talk.Socket(dir, cvmfstest.Name), test[0])
+		if err != nil || got != test[1] {
+			t.Errorf("%q: %q, %v, want %q", test[0], got, err, test[1])
+		}
+	}
+}
+
+// What is evicted is no longer in the cache and comes again.
+func TestEvict(t *testing.T) {
+	repo := cvmfstest.Small(t)
+	keys, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := client.Open(t.Context(), client.Options{
+		Name: cvmfstest.Name, Servers: []string{"file://" + repo.Dir}, MasterKeys: keys, CacheDir: t.TempDir(), Backoff: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := talk.Commands{Repository: r, Log: slog.New(slog.DiscardHandler)}
+	fetched := func() int64 {
+		before := r.Stats().Objects
+		if reply := c.Answer(t.Context(), "pin /big/chunked"); reply != "OK" {
+			t.Fatal(reply)
+		}
+		return r.Stats().Objects - before
+	}
+	first := fetched()
+	if again := fetched(); first == 0 || again != 0 {
+		t.Fatalf("%d objects at first, %d of them again", first, again)
+	}
+	if reply := c.Answer(t.Context(), "evict /big/chunked"); reply != "OK" {
+		t.Fatal(reply)
+	}
+	if again := fetched(); again != first {
+		t.Errorf("%d objects after the eviction, want %d", again, first)
+	}
+}
+
+// A socket that nobody answers is replaced, one that is answered is not, and each
+// repository has its own.
+func TestListen(t *testing.T) {
+	dir := t.TempDir()
+	file := talk.Socket(dir, "a.example.org")
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: file, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.SetUnlinkOnClose(false)
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l := serve(t, dir, "a.example.org", echo)
+	if info, err := os.Stat(file); err != nil || info.Mode() != os.ModeSocket|0o660 {
+		t.Errorf("the socket is %v, %v", info.Mode(), err)
+	}
+	if _, err := talk.Listen(dir, "a.example.org"); !errors.Is(err, talk.ErrInUse) {
+		t.Errorf("a second one: %v, want %v", err, talk.ErrInUse)
+	}
+	serve(t, dir, "b.example.org", func(context.Context, string) string { return "b" })
+	for name, want := range map[string]string{"a.example.org": "heard x", "b.example.org": "b"} {
+		if got, err := talk.Send(t.Context(), talk.Socket(dir, name), "x"); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	list, err := talk.Sockets(dir)
+	if err != nil || len(list) != 1 || list[0] != talk.Socket(dir, "b.example.org") {
+		t.Errorf("left are %q, %v", list, err)
+	}
+	if _, err := talk.Send(t.Context(), file, strings.Repeat("x", 512)); err == nil || !strings.Contains(err.Error(), "511") {
+		t.Errorf("a long command: %v", err)
+	}
+}
+
+// The address of a socket is short, names of directories are not.
+func TestLongName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long", 30))
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir, "a.example.org", echo)
+	if got, err := talk.Send(t.Context(), talk.Socket(dir, "a.example.org"), "x"); err != nil || got != "heard x" {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/tier"
+)
+
+// A mount is asked by its name, its mountpoint and its cache; a second one of the
+// same cache leaves the socket to the first.
+func TestRepoTalk(t *testing.T) {
+	tier.Root(t)
+	repo, key := smallRepo(t)
+	name, dir := filepath.Base(repo), t.TempDir()
+	cache := filepath.Join(dir, "cache")
+	mounted := func(at string) (end func()) {
+		t.Helper()
+		if err := os.Mkdir(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--key", key, "--cache", cache, "--config", dir)
+			ended <- err
+		}()
+		for {
+			if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
+				break
+			}
+			select {
+			case err := <-ended:
+				t.Fatalf("mount ended: %v", err)
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		return func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	ask := func(of string, command ...string) (string, error) {
+		return repoCommand(t, newRepoTalk, append(append([]string{of}, command...), "--cache", cache)...)
+	}
+	at := filepath.Join(dir, "one")
+	end := mounted(at)
+	for { // the mount stands before its socket does
+		if _, err := ask(name, "pid"); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	other := filepath.Join(dir, "two")
+	endOther := mounted(other)
+	for _, of := range []string{name, at, cache, other} {
+		if got, err := ask(of, "mountpoint"); err != nil || strings.TrimSpace(got) != at {
+			t.Errorf("mountpoint of %s: %q, %v, want %q", of, got, err, at)
+		}
+	}
+	if _, err := os.ReadFile(filepath.Join(at, "README")); err != nil {
+		t.Error(err)
+	}
+	affairs, err := ask(name, "internal", "affairs")
+	if err != nil || !strings.Contains(affairs, "\ncvmfs.n_fs_open|1|") || strings.Contains(affairs, "fetch.n_downloads|0|") {
+		t.Errorf("internal affairs: %v\n%s", err, affairs)
+	}
+	if _, err := ask(name, "sing"); !fail.Is(err, fail.Usage) {
+		t.Errorf("an unknown command: %v", err)
+	}
+	endOther()
+	if got, err := ask(name, "remount"); err != nil || got != "Catalog up to date\n" {
+		t.Errorf("after the second mount ended: %q, %v", got, err)
+	}
+	end()
+	if _, err := ask(name, "pid"); !fail.Is(err, fail.NotFound) {
+		t.Errorf("after the mount ended: %v", err)
+	}
+}
+
+// What is no mount is said to be none.
+func TestRepoTalkRefuses(t *testing.T) {
+	dir := t.TempDir()
+	for of, want := range map[string]fail.Class{dir: fail.NotFound, "sw.example.org": fail.NotFound, "a b": fail.Usage} {
+		if _, err := repoCommand(t, newRepoTalk, of, "pid", "--cache", dir); !fail.Is(err, want) {
+			t.Errorf("%s: %v, want class %v", of, err, want)
+		}
+	}
+}
