@@ -100,6 +100,9 @@ func (b *Builder) add(path string, e Entry, xattrs map[string][]byte, chunks []C
 	if e.Name != base(path) {
 		return fmt.Errorf("name %q: %w", e.Name, cvmfs.ErrMalformed)
 	}
+	if len(e.Symlink) > MaxSymlink {
+		return fmt.Errorf("symlink target of length %d: %w", len(e.Symlink), cvmfs.ErrMalformed)
+	}
 	blob, err := EncodeXattrs(xattrs)
 	if err != nil {
 		return err

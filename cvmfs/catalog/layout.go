@@ -217,7 +217,7 @@ func (l *layout) entry(row []driver.Value) (Entry, error) {
 			e.Hash = cvmfs.Hash{Algorithm: e.Algorithm(), Digest: [20]byte(digest)}
 		}
 	case ModeSymlink:
-		if len(e.Symlink) > maxSymlink || strings.Contains(e.Symlink, "\x00") {
+		if len(e.Symlink) > MaxSymlink || strings.Contains(e.Symlink, "\x00") {
 			return bad("symlink target of length", len(e.Symlink))
 		}
 	case ModeChar, ModeBlock:
@@ -231,8 +231,8 @@ func (l *layout) entry(row []driver.Value) (Entry, error) {
 	return e, nil
 }
 
-// maxSymlink is what the kernel can hand out (PATH_MAX).
-const maxSymlink = 4096
+// MaxSymlink is the length of the target that the kernel can hand out (PATH_MAX).
+const MaxSymlink = 4096
 
 func readChunk(row []driver.Value, a cvmfs.Algorithm) (Chunk, error) {
 	var f fields

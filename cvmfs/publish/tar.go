@@ -190,6 +190,9 @@ func where(name string) (string, error) {
 		if part == ".." {
 			return "", fmt.Errorf("archive: %q leads out of it: %w", name, ErrSource)
 		}
+		if len(part) > unix.NAME_MAX {
+			return "", fmt.Errorf("archive: %.300q has a name of %d bytes, more than %d: %w", name, len(part), unix.NAME_MAX, ErrSource)
+		}
 	}
 	clean := path.Clean("/" + name)
 	if clean == "/" {
@@ -328,6 +331,9 @@ func (u *unpacker) node(h *tar.Header, at string) (*node, error) {
 		e.Size, e.Compression = h.Size, u.s.options.Compression
 		u.s.options.place(e, at)
 	case catalog.ModeSymlink:
+		if n := len(h.Linkname); n == 0 || n > catalog.MaxSymlink {
+			return nil, fmt.Errorf("archive: %q leads to a path of %d bytes, want 1 to %d: %w", at, n, catalog.MaxSymlink, ErrSource)
+		}
 		e.Mode, e.Symlink, e.Size = kind|0o777, h.Linkname, int64(len(h.Linkname))
 	case catalog.ModeChar, catalog.ModeBlock:
 		e.Rdev = unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)) //nolint:gosec // what the archive says
