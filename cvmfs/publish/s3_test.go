@@ -100,7 +100,13 @@ func TestBucket(t *testing.T) {
 		t.Errorf("the manifest was put as number %d of %d, want it after everything it refers to", manifest, len(keys))
 	}
 	clean(t, w.check(t))
+	w.live(t, first, s.URL+"/shelf/repos/"+name)
+}
 
+// live takes a repository in a bucket, published once, through the rest of its
+// life. server is where clients find it.
+func (w *world) live(t *testing.T, first *publish.Result, server string) {
+	t.Helper()
 	w.write(t, "names/more", "a file that goes again")
 	w.publish(t, func(o *publish.Options) { o.NoGenericTag = true })
 	must(t, os.Remove(filepath.Join(w.source, "names/more")))
@@ -135,7 +141,7 @@ func TestBucket(t *testing.T) {
 	public, err := cvmfs.ParsePublicKeys(readFile(t, filepath.Join(w.keys, name+".pub")))
 	must(t, err)
 	r, err := client.Open(t.Context(), client.Options{
-		Name: name, Servers: []string{s.URL + "/shelf/repos/" + name}, MasterKeys: public, CacheDir: t.TempDir(), Now: w.clock,
+		Name: name, Servers: []string{server}, MasterKeys: public, CacheDir: t.TempDir(), Now: w.clock,
 	})
 	must(t, err)
 	defer r.Close()
