@@ -40,10 +40,11 @@ type Options struct {
 
 // Cache is a directory of objects. It is safe for concurrent use.
 type Cache struct {
-	root *os.Root
-	opt  Options
-	dir  string // as given, for messages and for SQLite
-	lock *os.File
+	root    *os.Root
+	folders folders
+	opt     Options
+	dir     string // as given, for messages and for SQLite
+	lock    *os.File
 
 	readOnly atomic.Bool
 	writers  sync.WaitGroup // transactions on disk
@@ -129,7 +130,7 @@ func Open(dir string, opt Options) (*Cache, error) {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
 	c := &Cache{
-		root: root, dir: dir, opt: opt,
+		root: root, folders: folders{root: root}, dir: dir, opt: opt,
 		open: map[cvmfs.Hash]*shared{}, checked: map[cvmfs.Hash]struct{}{}, pinned: map[cvmfs.Hash]struct{}{},
 		kick: make(chan struct{}, 1),
 	}
@@ -273,6 +274,7 @@ func (c *Cache) Close() error {
 		c.writers.Wait()
 		c.releaseLock()
 	}
+	c.folders.close()
 	return c.root.Close()
 }
 
@@ -318,7 +320,8 @@ func (c *Cache) Get(h cvmfs.Hash, want Expect) (*Object, error) {
 		}
 		return o, nil
 	}
-	f, err := c.root.Open(name(h))
+	dir, base := place(h)
+	f, err := c.folders.openFile(dir, base, os.O_RDONLY)
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			c.opt.Log.Warn("cached object not readable", "object", h.String(), "err", err)
@@ -487,8 +490,8 @@ func (c *Cache) Has(h cvmfs.Hash) bool {
 		_ = o.Close()
 		return true
 	}
-	info, err := c.root.Lstat(name(h))
-	return err == nil && info.Size() > 0
+	size, err := c.folders.size(place(h))
+	return err == nil && size > 0
 }
 
 // diskTrouble tells errors of a disk that takes no more data from others.

@@ -37,14 +37,7 @@ func (c *Cache) housekeeping(ctx context.Context) {
 		return
 	}
 	c.sweepTxn()
-	var total int64
-	before := c.usage.Load()
-	if err := c.walk(ctx, func(f file) { total += onDisk(f.size) }); err != nil {
-		if ctx.Err() == nil {
-			c.opt.Log.Warn("the cache cannot be counted", "cache", c.dir, "err", err)
-		}
-	}
-	c.usage.Add(total - before) // what was added meanwhile may count twice until the next eviction
+	c.count(ctx)
 	for {
 		if used := c.usage.Load(); c.opt.Quota > 0 && used > c.opt.Quota {
 			if _, err := c.Evict(ctx, c.opt.Quota/4*keepFour); err != nil && ctx.Err() == nil {
@@ -57,6 +50,20 @@ func (c *Cache) housekeeping(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// count finds out how much is there.
+func (c *Cache) count(ctx context.Context) {
+	c.evicting.Lock() // an eviction counts too, and each would add what the other has found
+	defer c.evicting.Unlock()
+	var total int64
+	before := c.usage.Load()
+	if err := c.walk(ctx, func(f file) { total += onDisk(f.size) }); err != nil {
+		if ctx.Err() == nil {
+			c.opt.Log.Warn("the cache cannot be counted", "cache", c.dir, "err", err)
+		}
+	}
+	c.usage.Add(total - before) // what was added meanwhile may count twice until the next eviction
 }
 
 // file is one object on disk.

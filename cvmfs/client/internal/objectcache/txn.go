@@ -54,8 +54,8 @@ func (c *Cache) Begin(h cvmfs.Hash, comp cvmfs.Compression, inMemory bool) (*Txn
 
 func (t *Txn) create() error {
 	for range 3 {
-		t.name = txnDir + "/" + rand.Text()
-		f, err := t.c.root.OpenFile(t.name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		t.name = rand.Text()
+		f, err := t.c.folders.openFile(txnFolder, t.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 		switch {
 		case err == nil:
 			// The lock tells others that the file has a writer. They remove old
@@ -111,22 +111,15 @@ func (t *Txn) Commit() (*Object, error) {
 	// Not every file system has attributes. Without one the object is just not
 	// checked after a crash.
 	t.c.setRecord(t.f, record{sum: [4]byte(t.sum.Sum(nil)), comp: t.comp, epoch: t.c.epoch})
-	final := name(t.hash)
-	err := t.c.root.Rename(t.name, final)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = t.c.mkdir(final[:2]); err == nil {
-			err = t.c.root.Rename(t.name, final)
-		}
-	}
-	if err != nil {
+	if err := t.c.finish(t.name, t.hash); err != nil {
 		t.failed = err
-		unlock(t.f)
-		_ = t.c.root.Remove(t.name)
+		t.drop()
 		return nil, fmt.Errorf("storing object %s: %w", t.hash, err)
 	}
 	// A descriptor that can write would hold up a remount, so that the object is
 	// opened again for readers.
-	r, err := t.c.root.Open(final)
+	dir, base := place(t.hash)
+	r, err := t.c.folders.openFile(dir, base, os.O_RDONLY)
 	unlock(t.f)
 	if err != nil {
 		t.failed = err
@@ -149,9 +142,14 @@ func (t *Txn) Abort() {
 		t.c.memory.Add(-t.size)
 		return
 	}
-	unlock(t.f)
-	_ = t.c.root.Remove(t.name)
+	t.drop()
 	t.c.writers.Done()
+}
+
+// drop removes a file of txn; where it cannot, the next user of the cache does.
+func (t *Txn) drop() {
+	unlock(t.f)
+	_ = t.c.folders.in(txnFolder, func(dir int) error { return unix.Unlinkat(dir, t.name, 0) })
 }
 
 // sweepTxn removes what killed writers left behind.
