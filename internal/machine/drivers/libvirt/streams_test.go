@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,32 +91,40 @@ func within(t *testing.T, do func()) {
 	}
 }
 
-// TestStreamEndsTwice is about the error that libvirtd sends right after the end
-// of a download, which is one; other calls go on.
-func TestStreamEndsTwice(t *testing.T) {
-	pipe := daemon(t, func(proc, _, serial, _ uint32, _ []byte) []byte {
-		out := message(proc, kindReply, serial, statusOK, make([]byte, 4))
-		if proc == procDownload {
-			out = append(out, message(proc, kindStream, serial, statusMore, []byte("some "))...)
-			out = append(out, message(proc, kindStream, serial, statusMore, []byte("data"))...)
-			out = append(out, message(proc, kindStream, serial, statusMore, nil)...)
-			out = append(out, message(proc, kindStream, serial, statusError, remoteError("stream had unexpected termination"))...)
-		}
-		return out
-	})
-	c, _ := libvirt.Connected(pipe)
-	within(t, func() {
-		if err := c.ConnectToURI("test:///default"); err != nil {
-			t.Error(err)
-		}
-		for range 3000 {
-			var b bytes.Buffer
-			if err := c.StorageVolDownload(rpc.StorageVol{}, &b, 0, 9, 0); err != nil || b.String() != "some data" {
-				t.Errorf("StorageVolDownload = %q, %v", b.String(), err)
-				return
-			}
-		}
-	})
+// TestStreams is about the orders in which libvirtd sends what belongs to a
+// download: some data before the answer, and an error right after the end, which
+// is one. Other calls go on.
+func TestStreams(t *testing.T) {
+	for name, early := range map[string]int{"in order": 0, "data early": 1, "all data early": 2, "end early": 3, "all early": 4} {
+		t.Run(name, func(t *testing.T) {
+			pipe := daemon(t, func(proc, _, serial, _ uint32, _ []byte) []byte {
+				answer := message(proc, kindReply, serial, statusOK, make([]byte, 4))
+				if proc != procDownload {
+					return answer
+				}
+				parts := [][]byte{
+					message(proc, kindStream, serial, statusMore, []byte("some ")),
+					message(proc, kindStream, serial, statusMore, []byte("data")),
+					message(proc, kindStream, serial, statusMore, nil),
+					message(proc, kindStream, serial, statusError, remoteError("stream had unexpected termination")),
+				}
+				return bytes.Join(slices.Insert(parts, early, answer), nil)
+			})
+			c, _ := libvirt.Connected(pipe)
+			within(t, func() {
+				if err := c.ConnectToURI("test:///default"); err != nil {
+					t.Error(err)
+				}
+				for range 1000 {
+					var b bytes.Buffer
+					if err := c.StorageVolDownload(rpc.StorageVol{}, &b, 0, 9, 0); err != nil || b.String() != "some data" {
+						t.Errorf("StorageVolDownload = %q, %v", b.String(), err)
+						return
+					}
+				}
+			})
+		})
+	}
 }
 
 // endless is what never ends by itself.
