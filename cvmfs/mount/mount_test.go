@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -266,6 +267,52 @@ func TestMagicAttributes(t *testing.T) {
 	}
 	if _, err := unix.Getxattr(root+"/README", "user.nonesuch", nil); !errors.Is(err, unix.ENODATA) {
 		t.Errorf("unknown attribute: %v, want %v", err, unix.ENODATA)
+	}
+}
+
+// What a mount counts and knows of its network, and pages.
+func TestMagicCounters(t *testing.T) {
+	repo := cvmfstest.Small(t)
+	opt := options(t, repo, "file://"+repo.Dir)
+	opt.Proxies, opt.Timeout = "DIRECT;http://proxy.invalid:3128", 7*time.Second
+	opt.External.Servers = []string{"http://files.invalid/x"}
+	root, r := mountWith(t, opt, mount.Options{AllowOther: true})
+	get := func(path, name string) string {
+		t.Helper()
+		buf := make([]byte, 64<<10)
+		n, err := unix.Getxattr(root+path, name, buf)
+		if err != nil {
+			return err.Error()
+		}
+		return string(buf[:n])
+	}
+	if _, err := os.ReadDir(root + "/nested"); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(root + "/README")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	for name, want := range map[string]string{
+		"nopen": "1", "usedfd": "1", "ndiropen": "1", "useddirp": "0", "timestamp_last_ioerr": "0", "nclg": fmt.Sprint(r.Stats().Catalogs),
+		"proxy_list": "DIRECT\nhttp://proxy.invalid:3128\n", "proxy_list_external": "DIRECT\n",
+		"timeout": "7", "timeout_direct": "7", "external_timeout": "7", "external_host": "http://files.invalid/x",
+		"external_url": "no data available", "pubkeys": string(repo.Key(t, "pub")), "pubkeys~?": "num_pages, 1",
+		"pubkeys~0": string(repo.Key(t, "pub")), "pubkeys~1": "no data available", "pubkeys~": "no data available",
+		"fqrn@0": "# page 0 of 1; user.fqrn~N is page N, from 0 on\n" + small, "nonesuch~0": "no data available", "~0": "no data available",
+	} {
+		if got := get("/README", "user."+name); got != want {
+			t.Errorf("user.%s = %q, want %q", name, got, want)
+		}
+	}
+	for _, name := range []string{"repo_counters", "catalog_counters"} {
+		if got := get("", "user."+name); !strings.Contains(got, "\nregular,") || !strings.Contains(got, "\nfile_size,") {
+			t.Errorf("user.%s = %q", name, got)
+		}
+	}
+	if got := get("", "user.hitrate"); !strings.Contains(got, ".") {
+		t.Errorf("user.hitrate = %q", got)
 	}
 }
 

@@ -34,16 +34,14 @@ func (f *fileSystem) GetXAttr(cancel <-chan struct{}, in *fuse.InHeader, name st
 			return fill(dest, value)
 		}
 	}
-	if magic, ok := magicAttributes[name]; ok {
-		value, err := magic(f, ctx, path, e)
-		switch {
-		case err != nil:
-			return 0, f.status("getxattr", path, err)
-		case value != "":
-			return fill(dest, []byte(value))
-		}
+	value, ok, err := f.magicValue(ctx, name, path, e)
+	switch {
+	case err != nil:
+		return 0, f.status("getxattr", path, err)
+	case !ok:
+		return 0, noData
 	}
-	return 0, noData
+	return fill(dest, []byte(value))
 }
 
 // ListXAttr lists what the repository stores. Differs: the original lists the
@@ -81,7 +79,11 @@ func fill(dest, value []byte) (uint32, fuse.Status) {
 type magic func(f *fileSystem, ctx ctx, path string, e catalog.Entry) (string, error)
 
 // magicAttributes are those of the original that say something here. Compat:
-// names and forms are cvmfs/magic_xattr.cc's.
+// names and forms are cvmfs/magic_xattr.cc's. Not there are user.lhash (the cache
+// has the plain bytes, whose stored form another compressor need not make again),
+// user.repo_metainfo, user.inode_max, user.ncleanup24, user.logbuffer and
+// user.authz; nor, in a revision that is pinned, what counts opening and closing,
+// which the kernel then does alone.
 var magicAttributes = map[string]magic{
 	"user.fqrn": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) { return f.r.Name(), nil },
 	"user.root_hash": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
@@ -153,7 +155,7 @@ var magicAttributes = map[string]magic{
 		if err == nil && len(chunks) == 0 {
 			chunks = []catalog.Chunk{{Size: e.Size, Hash: e.Hash}}
 		}
-		list := "hash,offset,size\n"
+		list := chunkHeader
 		for _, c := range chunks {
 			list += fmt.Sprintf("%s,%d,%d\n", c.Hash, c.Offset, c.Size)
 		}
@@ -161,11 +163,58 @@ var magicAttributes = map[string]magic{
 	},
 	"user.catalog_counters": func(f *fileSystem, ctx ctx, path string, _ catalog.Entry) (string, error) {
 		at, hash, counters, err := f.r.CatalogOf(ctx, path)
-		text := fmt.Sprintf("catalog_hash: %s\ncatalog_mountpoint: %s\n", hash, at)
-		for _, name := range slices.Sorted(maps.Keys(counters)) {
-			text += fmt.Sprintf("%s: %d\n", strings.Replace(name, "_", ",", 1), counters[name])
+		return fmt.Sprintf("catalog_hash: %s\ncatalog_mountpoint: %s\n", hash, at) + counterList(counters), err
+	},
+	"user.repo_counters": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		counters, err := f.r.Counters()
+		return counterList(counters), err
+	},
+	"user.nclg": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return decimal(f.r.Stats().Catalogs), nil
+	},
+	"user.hitrate": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return hitRate(f.r.Stats()), nil
+	},
+	"user.speed": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return speed(f.r.Stats()), nil
+	},
+	"user.maxfd":    func(*fileSystem, ctx, string, catalog.Entry) (string, error) { return maxFiles(), nil },
+	"user.nopen":    counted(func(c Counters) int64 { return c.Opens }),
+	"user.ndiropen": counted(func(c Counters) int64 { return c.DirOpens }),
+	"user.usedfd":   counted(func(c Counters) int64 { return int64(c.OpenFiles) }),
+	"user.useddirp": counted(func(c Counters) int64 { return int64(c.OpenDirs) }),
+	"user.timestamp_last_ioerr": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return decimal(f.lastFailure.Load()), nil
+	},
+	"user.pubkeys": publicKeys,
+	"user.proxy_list": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return proxyList(f.r.Proxies())
+	},
+	"user.proxy_list_external": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		return proxyList(f.r.ExternalProxies())
+	},
+	"user.timeout": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		proxied, _ := f.r.Timeouts()
+		return decimal(int(proxied.Seconds())), nil
+	},
+	"user.timeout_direct": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		_, direct := f.r.Timeouts()
+		return decimal(int(direct.Seconds())), nil
+	},
+	"user.external_timeout": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		_, direct := f.r.ExternalTimeouts()
+		if direct == 0 {
+			return "", nil
 		}
-		return text, err
+		return decimal(int(direct.Seconds())), nil
+	},
+	"user.external_host": externalHost,
+	"user.external_url": func(f *fileSystem, ctx ctx, path string, e catalog.Entry) (string, error) {
+		host, err := externalHost(f, ctx, path, e)
+		if host == "" || err != nil || !e.IsRegular() || !e.IsExternal() {
+			return "", err
+		}
+		return host + path, nil
 	},
 }
 
