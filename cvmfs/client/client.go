@@ -287,6 +287,9 @@ func (r *Repository) StopWriting() { r.cache.ReadOnly() }
 // CacheUsage returns the bytes of objects in the cache and its limit.
 func (r *Repository) CacheUsage() (bytes, quota int64) { return r.cache.Usage() }
 
+// PinnedBytes returns how many of these bytes stay, whatever the limit is.
+func (r *Repository) PinnedBytes() int64 { return r.cache.Pinned() }
+
 // EvictCache removes the objects that were not used for the longest time until
 // at most target bytes are left.
 func (r *Repository) EvictCache(ctx context.Context, target int64) error {

@@ -70,7 +70,9 @@ func Listen(dir, name string) (*Listener, error) {
 
 // removeDead removes a socket that nobody answers.
 func removeDead(parent *os.File, file string) error {
-	conn, err := net.DialTimeout("unix", short(parent, file), dialTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", short(parent, file))
 	switch {
 	case err == nil:
 		_ = conn.Close()

@@ -99,7 +99,8 @@ var plain = map[string]answer{
 	},
 	"cache size": func(_ context.Context, c *Commands) string {
 		bytes, _ := c.Repository.CacheUsage()
-		return fmt.Sprintf("Current cache size is %dMB (%d Bytes), pinned: 0MB (0 Bytes)", bytes>>20, bytes)
+		pinned := c.Repository.PinnedBytes()
+		return fmt.Sprintf("Current cache size is %dMB (%d Bytes), pinned: %dMB (%d Bytes)", bytes>>20, bytes, pinned>>20, pinned)
 	},
 	"cache limit get": func(_ context.Context, c *Commands) string {
 		_, quota := c.Repository.CacheUsage()

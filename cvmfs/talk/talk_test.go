@@ -120,8 +120,9 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// What is evicted is no longer in the cache and comes again.
-func TestEvict(t *testing.T) {
+// openSmall opens a small repository with a cache of its own.
+func openSmall(t *testing.T) *client.Repository {
+	t.Helper()
 	repo := cvmfstest.Small(t)
 	keys, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
 	if err != nil {
@@ -133,11 +134,38 @@ func TestEvict(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return r
+}
+
+// What is pinned is counted.
+func TestPinnedBytes(t *testing.T) {
+	r := openSmall(t)
+	c := talk.Commands{Repository: r, Log: slog.New(slog.DiscardHandler)}
+	pinned := func() (n int64) {
+		reply := c.Answer(t.Context(), "cache size")
+		_, rest, _ := strings.Cut(reply, "pinned: 0MB (")
+		if _, err := fmt.Sscanf(rest, "%d Bytes)", &n); err != nil {
+			t.Fatalf("%q: %v", reply, err)
+		}
+		return n
+	}
+	before := pinned()
+	if reply := c.Answer(t.Context(), "pin /README"); reply != "OK" {
+		t.Fatal(reply)
+	}
+	if after := pinned(); after <= before {
+		t.Errorf("pinned are %d bytes, and %d after one more file", before, after)
+	}
+}
+
+// What is evicted is no longer in the cache and comes again.
+func TestEvict(t *testing.T) {
+	r := openSmall(t)
 	c := talk.Commands{Repository: r, Log: slog.New(slog.DiscardHandler)}
 	fetched := func() int64 {
 		before := r.Stats().Objects

@@ -212,6 +212,17 @@ func parsePins(data []byte) map[cvmfs.Hash]struct{} {
 	return pins
 }
 
+// Pinned counts the bytes on disk that no process that shares the cache may evict.
+func (c *Cache) Pinned() int64 {
+	total := int64(0)
+	for h := range c.allPins() {
+		if size, err := c.folders.size(place(h)); err == nil {
+			total += onDisk(size)
+		}
+	}
+	return total
+}
+
 // allPins is what no process that shares the cache may evict: pins, and the root
 // catalogues of breadcrumbs, without which there is no offline start.
 func (c *Cache) allPins() map[cvmfs.Hash]struct{} {
