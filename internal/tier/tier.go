@@ -51,6 +51,13 @@ func Tool(t testing.TB, name string) string {
 	return path
 }
 
+// Files is about what belongs to a tool and comes in packages of its own: the test
+// is skipped for want of it as it is for want of the tool.
+func Files(t testing.TB, tool string, err error) {
+	t.Helper()
+	missing(t, tool, err.Error())
+}
+
 // PeerData returns the folder of that name in MICA_PEER_DATA: files made by
 // other systems that are not part of this project.
 func PeerData(t testing.TB, name string) string {

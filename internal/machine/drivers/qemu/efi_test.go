@@ -6,7 +6,6 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,8 +53,8 @@ func needsFirmware(t *testing.T, d machine.Driver, s machine.Spec) {
 	}
 	tier.Tool(t, program)
 	err := d.(machine.Checker).Check(t.Context(), s)
-	if required := strings.Split(os.Getenv("MICA_TEST_REQUIRE"), ","); fail.Is(err, fail.HostLacks) && !slices.Contains(required, program) {
-		t.Skip(err) // QEMU without firmware; where that QEMU is required, so is its firmware
+	if fail.Is(err, fail.HostLacks) {
+		tier.Files(t, program, err)
 	} else if err != nil {
 		t.Fatal(err)
 	}
