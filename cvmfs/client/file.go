@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"sort"
@@ -28,12 +27,10 @@ const (
 // File is an open regular file. It shows the content it had when it was opened,
 // whatever happens to the revision meanwhile. It is safe for concurrent use.
 type File struct {
-	r     *Repository
-	path  string
-	entry catalog.Entry
-	whole *objectcache.Object // nil for chunked and empty files
+	r       *Repository
+	content *Content
+	whole   *objectcache.Object // nil for chunked and empty files
 
-	chunks []catalog.Chunk
 	mu     sync.Mutex // guards the following
 	kept   []keptChunk
 	front  int // the last chunk of those read in order
@@ -62,30 +59,21 @@ func (r *Repository) Open(ctx context.Context, p string) (*File, error) {
 }
 
 func (r *Repository) openEntry(ctx context.Context, p string, e catalog.Entry) (*File, error) {
-	f := &File{r: r, path: p, entry: e, front: -1}
-	switch {
-	case e.IsDir():
-		return nil, errIsDir
-	case !e.IsRegular():
-		return nil, fmt.Errorf("%w: not a regular file", fs.ErrInvalid)
-	case e.Size == 0: // nothing to fetch
-		return f, nil
-	case e.IsChunked():
-		chunks, err := r.Chunks(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		if len(chunks) > 0 {
-			f.chunks = chunks
-			return f, nil
-		}
-		if e.Hash.IsZero() {
-			return nil, fmt.Errorf("chunked file without chunks: %w", cvmfs.ErrMalformed)
-		}
+	c, err := r.contentOf(ctx, p, e)
+	if err != nil {
+		return nil, err
 	}
-	r.scans.opened(ctx, p, e.Hash)
-	w := wholeOf(e)
-	w.path, w.external = p, e.IsExternal()
+	return r.openContent(ctx, c)
+}
+
+func (r *Repository) openContent(ctx context.Context, c *Content) (*File, error) {
+	f := &File{r: r, content: c, front: -1}
+	if len(c.chunks) > 0 || c.entry.Size == 0 { // nothing to fetch yet
+		return f, nil
+	}
+	r.scans.opened(ctx, c.path, c.entry.Hash)
+	w := wholeOf(c.entry)
+	w.path, w.external = c.path, c.entry.IsExternal()
 	o, err := r.object(ctx, w)
 	if err != nil {
 		return nil, err
@@ -99,18 +87,18 @@ func wholeOf(e catalog.Entry) want {
 }
 
 func (f *File) chunk(i int) want {
-	c := f.chunks[i]
+	c := f.content.chunks[i]
 	return want{
-		hash: c.Hash, suffix: cvmfs.SuffixPartial, compression: f.entry.Compression, size: c.Size,
-		path: f.path, external: f.entry.IsExternal(), offset: c.Offset,
+		hash: c.Hash, suffix: cvmfs.SuffixPartial, compression: f.content.entry.Compression, size: c.Size,
+		path: f.content.path, external: f.content.entry.IsExternal(), offset: c.Offset,
 	}
 }
 
 // Entry returns the entry the file was opened with.
-func (f *File) Entry() catalog.Entry { return f.entry }
+func (f *File) Entry() catalog.Entry { return f.content.entry }
 
 // Size returns the length in bytes.
-func (f *File) Size() int64 { return f.entry.Size }
+func (f *File) Size() int64 { return f.content.entry.Size }
 
 // Fd returns a descriptor of the whole content, valid until Close, or false if
 // the content is in pieces.
@@ -130,24 +118,24 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 // ReadAtContext is ReadAt for a reader that may give up when ctx ends.
 func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, &fs.PathError{Op: "read", Path: display(f.path), Err: fs.ErrInvalid}
+		return 0, &fs.PathError{Op: "read", Path: display(f.content.path), Err: fs.ErrInvalid}
 	}
-	if off >= f.entry.Size {
+	if off >= f.content.entry.Size {
 		return 0, io.EOF
 	}
 	if f.whole != nil {
 		return f.whole.ReadAt(p, off)
 	}
 	n := 0
-	for n < len(p) && off < f.entry.Size {
-		i := sort.Search(len(f.chunks), func(i int) bool { return f.chunks[i].Offset+f.chunks[i].Size > off })
-		if i == len(f.chunks) {
+	for n < len(p) && off < f.content.entry.Size {
+		i := sort.Search(len(f.content.chunks), func(i int) bool { return f.content.chunks[i].Offset+f.content.chunks[i].Size > off })
+		if i == len(f.content.chunks) {
 			break
 		}
-		c := f.chunks[i]
+		c := f.content.chunks[i]
 		o, err := f.acquire(ctx, i)
 		if err != nil {
-			return n, &fs.PathError{Op: "read", Path: display(f.path), Err: err}
+			return n, &fs.PathError{Op: "read", Path: display(f.content.path), Err: err}
 		}
 		part := p[n:min(len(p), n+int(min(c.Offset+c.Size-off, int64(len(p)))))]
 		got, err := o.ReadAt(part, off-c.Offset)
@@ -158,7 +146,7 @@ func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (int, err
 			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF // the object was checked for its size
 			}
-			return n, &fs.PathError{Op: "read", Path: display(f.path), Err: err}
+			return n, &fs.PathError{Op: "read", Path: display(f.content.path), Err: err}
 		}
 	}
 	if n < len(p) {
@@ -213,7 +201,7 @@ func (f *File) ahead(i int) int {
 }
 
 func (f *File) fetchAhead(i, n int) {
-	for next := i + 1; next <= i+n && next < len(f.chunks); next++ {
+	for next := i + 1; next <= i+n && next < len(f.content.chunks); next++ {
 		f.r.fetchAhead(f.chunk(next))
 	}
 }
@@ -234,17 +222,4 @@ func (f *File) Close() error {
 		return f.whole.Close()
 	}
 	return nil
-}
-
-// ContentID identifies the content: two files with the same one have the same
-// bytes.
-func (f *File) ContentID() [20]byte {
-	if len(f.chunks) == 0 {
-		return f.entry.Hash.Digest
-	}
-	sum := cvmfs.SHA1.New()
-	for _, c := range f.chunks {
-		_, _ = sum.Write(c.Hash.Digest[:]) // never fails
-	}
-	return cvmfs.NewHash(cvmfs.SHA1, sum).Digest
 }

@@ -19,9 +19,9 @@ func (r *Repository) Pin(ctx context.Context, p string) error {
 	fail := func(err error) error { return &fs.PathError{Op: "pin", Path: display(p), Err: err} }
 	var hashes []cvmfs.Hash
 	if f.whole != nil {
-		hashes = append(hashes, f.entry.Hash)
+		hashes = append(hashes, f.content.entry.Hash)
 	}
-	for i, c := range f.chunks {
+	for i, c := range f.content.chunks {
 		o, err := r.object(ctx, f.chunk(i))
 		if err != nil {
 			return fail(err)

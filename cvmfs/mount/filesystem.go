@@ -33,19 +33,14 @@ type fileSystem struct {
 	opens, dirOpens    atomic.Int64 // since the mount; not of a silent kernel
 	callers            callers
 	limit              limiter
-	silent             bool    // the kernel opens and closes by itself; see recent
-	recent             *recent // of a silent kernel
+	silent             bool // the kernel opens and closes files by itself; see recent
+	silentDirs         bool // and directories
+	recent             *recent
 
 	mu    sync.Mutex // guards the open files and directories
 	next  uint64
-	files map[uint64]*openFile
+	files map[uint64]*client.File
 	dirs  map[uint64]*openDir
-}
-
-type openFile struct {
-	*client.File
-	node    uint64
-	counted bool
 }
 
 // openDir is a listing. It is whole when the directory is opened, so that reading
@@ -60,9 +55,9 @@ type openDir struct {
 func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(), started: time.Now(), callers: newCallers(),
+		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(!r.Pinned()), started: time.Now(), callers: newCallers(),
 		recent: newRecent(),
-		files:  map[uint64]*openFile{}, dirs: map[uint64]*openDir{},
+		files:  map[uint64]*client.File{}, dirs: map[uint64]*openDir{},
 	}
 	if f.pinned {
 		f.timeout = forever
@@ -74,8 +69,9 @@ func (f *fileSystem) String() string { return "cvmfs" }
 
 // Init hears what the kernel can do.
 func (f *fileSystem) Init(s *fuse.Server) {
-	const both = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT
-	f.silent = f.pinned && s.KernelSettings().Flags64()&both == both
+	flags := s.KernelSettings().Flags64()
+	f.silent = flags&fuse.CAP_NO_OPEN_SUPPORT != 0
+	f.silentDirs = f.pinned && flags&fuse.CAP_NO_OPENDIR_SUPPORT != 0
 }
 
 // status translates an error for the kernel.
@@ -105,7 +101,7 @@ func (f *fileSystem) status(op, path string, err error) fuse.Status {
 }
 
 func (f *fileSystem) counters() Counters {
-	c := Counters{Failures: f.failures.Load(), Opened: !f.silent, Opens: f.opens.Load(), DirOpens: f.dirOpens.Load()}
+	c := Counters{Failures: f.failures.Load(), FilesCounted: !f.silent, DirsCounted: !f.silentDirs, Opens: f.opens.Load(), DirOpens: f.dirOpens.Load()}
 	if at := f.lastFailure.Load(); at != 0 {
 		c.LastFailure = time.Unix(at, 0)
 	}
@@ -133,8 +129,22 @@ func encodeDev(dev uint64) uint32 {
 	return minor&0xff | major<<8 | minor&^0xff<<12
 }
 
-func (f *fileSystem) entry(path string, e catalog.Entry, out *fuse.EntryOut) {
-	out.NodeId = f.nodes.find(path, e, true)
+// describe adds the content of a regular file to an entry that was looked up. Both
+// are of one revision.
+func (f *fileSystem) describe(ctx context.Context, path string, e catalog.Entry) (catalog.Entry, *client.Content, error) {
+	if !e.IsRegular() {
+		return e, nil, nil
+	}
+	c, err := f.r.Content(ctx, path, e)
+	if err != nil {
+		return e, nil, err
+	}
+	return c.Entry(), c, nil
+}
+
+// entry tells the kernel of an entry, which takes a reference.
+func (f *fileSystem) entry(path string, e catalog.Entry, c *client.Content, out *fuse.EntryOut) {
+	out.NodeId = f.nodes.find(path, e, c, true)
 	out.SetEntryTimeout(f.timeout)
 	out.SetAttrTimeout(f.timeout)
 	f.attr(out.NodeId, e, &out.Attr)
@@ -154,6 +164,10 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		path = dir
 	}
 	e, err := f.r.Lookup(ctx, path)
+	var c *client.Content
+	if err == nil {
+		e, c, err = f.describe(ctx, path, e)
+	}
 	if err != nil {
 		status := f.status("lookup", path, err)
 		if status == fuse.ENOENT { // the kernel remembers that there is nothing
@@ -163,7 +177,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		}
 		return status
 	}
-	f.entry(path, e, out)
+	f.entry(path, e, c, out)
 	return fuse.OK
 }
 
@@ -189,8 +203,12 @@ func (f *fileSystem) at(ctx context.Context, op string, id uint64) (string, cata
 		return "", catalog.Entry{}, fuse.Status(syscall.ESTALE)
 	}
 	e, err := f.r.Lookup(ctx, path)
+	var c *client.Content
+	if err == nil {
+		e, c, err = f.describe(ctx, path, e)
+	}
 	status := f.status(op, path, err)
-	if status == fuse.ENOENT || status.Ok() && !f.nodes.is(id, path, e) { // gone with the revision that had it
+	if status == fuse.ENOENT || status.Ok() && !f.nodes.is(id, path, e, c) { // gone with the revision that had it
 		status = fuse.Status(syscall.ESTALE)
 	}
 	return path, e, status
@@ -207,6 +225,11 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 		}
 	}
 	_, e, status := f.at(ctx, "getattr", in.NodeId)
+	if status == fuse.Status(syscall.ESTALE) { // whoever has it open goes on with it
+		if _, c, _ := f.nodes.file(in.NodeId); c != nil {
+			e, status = c.Entry(), fuse.OK
+		}
+	}
 	if !status.Ok() {
 		return status
 	}
@@ -238,37 +261,38 @@ func (f *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Ope
 	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return fuse.EROFS
 	}
-	path, ok := f.nodes.path(in.NodeId)
-	if !ok {
-		return fuse.Status(syscall.ESTALE)
+	file, status := f.openNode(ctx, in.NodeId)
+	if !status.Ok() {
+		return status
 	}
-	file, err := f.r.Open(ctx, path)
-	if err != nil {
-		return f.status("open", path, err)
-	}
-	if !f.nodes.is(in.NodeId, path, file.Entry()) { // the kernel looks the path up anew
-		_ = file.Close()
-		return fuse.Status(syscall.ESTALE)
-	}
-	open := &openFile{File: file, node: in.NodeId}
-	same, busy := true, false
-	if !f.pinned { // in one revision a number has one content
-		same, busy = f.nodes.opened(in.NodeId, file.ContentID())
-		open.counted = !busy
-	}
-	switch {
-	case busy || file.Entry().DirectIO():
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE // a number has one content
+	if file.Entry().DirectIO() {
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO
-	case same:
-		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.next++
 	out.Fh = f.next
-	f.files[out.Fh] = open
+	f.files[out.Fh] = file
 	f.opens.Add(1)
 	return fuse.OK
+}
+
+// openNode opens the file that a number stands for, whatever its path has come to
+// stand for since.
+func (f *fileSystem) openNode(ctx context.Context, id uint64) (*client.File, fuse.Status) {
+	path, c, ok := f.nodes.file(id)
+	if !ok {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	var file *client.File
+	var err error
+	if c != nil {
+		file, err = f.r.OpenContent(ctx, c)
+	} else {
+		file, err = f.r.Open(ctx, path)
+	}
+	return file, f.status("open", path, err)
 }
 
 func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -281,7 +305,7 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 	if file == nil {
 		return nil, fuse.EBADF
 	}
-	return f.readFile(ctx, file.File, in, buf)
+	return f.readFile(ctx, file, in, buf)
 }
 
 func (f *fileSystem) readFile(ctx context.Context, file *client.File, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -297,7 +321,7 @@ func (f *fileSystem) readFile(ctx context.Context, file *client.File, in *fuse.R
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-func (f *fileSystem) file(handle uint64) *openFile {
+func (f *fileSystem) file(handle uint64) *client.File {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.files[handle]
@@ -311,16 +335,13 @@ func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if file == nil {
 		return
 	}
-	if file.counted {
-		f.nodes.closed(file.node)
-	}
 	if err := file.Close(); err != nil {
 		f.log.Warn("closing a file", "err", err)
 	}
 }
 
 func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if f.silent {
+	if f.silentDirs {
 		return fuse.ENOSYS
 	}
 	ctx, done := f.callers.patient(cancel, in.Pid)
@@ -364,13 +385,13 @@ func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
 
 // readDir gives the entries from the offset on to add, which says whether it had
 // room. "." and ".." come first, so that an offset is an index less two.
-func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(path string, e catalog.Entry, d fuse.DirEntry) bool) fuse.Status {
+func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool) fuse.Status {
+	ctx, done := f.callers.patient(cancel, in.Pid)
+	defer done()
 	f.mu.Lock()
 	dir := f.dirs[in.Fh]
 	f.mu.Unlock()
-	if f.silent {
-		ctx, done := f.callers.patient(cancel, in.Pid)
-		defer done()
+	if f.silentDirs {
 		var status fuse.Status
 		if dir, status = f.listingOf(ctx, in); !status.Ok() {
 			return status
@@ -383,6 +404,7 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 		d := fuse.DirEntry{Off: i + 1, Mode: catalog.ModeDir}
 		var path string
 		var e catalog.Entry
+		var c *client.Content
 		switch i {
 		case 0:
 			d.Name, d.Ino = ".", in.NodeId
@@ -394,32 +416,39 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 				d.Ino = in.NodeId
 			}
 		default:
-			e = dir.entries[i-2]
-			path = child(dir.path, e.Name)
-			d.Name, d.Mode, d.Ino = e.Name, e.Mode, f.nodes.find(path, e, false)
+			name := dir.entries[i-2].Name
+			path = child(dir.path, name)
+			var err error
+			if e, c, err = f.describe(ctx, path, dir.entries[i-2]); err != nil {
+				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) { // gone since with the revision
+					continue
+				}
+				return f.status("readdir", path, err)
+			}
+			d.Name, d.Mode, d.Ino = name, e.Mode, f.nodes.find(path, e, c, false)
 		}
-		if !add(path, e, d) {
+		if !add(path, e, c, d) {
 			return fuse.OK
 		}
 	}
-	if f.silent && in.Offset >= uint64(len(dir.entries))+2 { // it has all of it
+	if f.silentDirs && in.Offset >= uint64(len(dir.entries))+2 { // it has all of it
 		f.recent.forget(in.NodeId)
 	}
 	return fuse.OK
 }
 
 func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(_ string, _ catalog.Entry, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
+	return f.readDir(cancel, in, func(_ string, _ catalog.Entry, _ *client.Content, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
 }
 
 func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(path string, e catalog.Entry, d fuse.DirEntry) bool {
+	return f.readDir(cancel, in, func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool {
 		entry := out.AddDirLookupEntry(d)
 		if entry == nil {
 			return false
 		}
 		if path != "" { // the kernel takes no reference for "." and ".."
-			f.entry(path, e, entry)
+			f.entry(path, e, c, entry)
 		}
 		return true
 	})

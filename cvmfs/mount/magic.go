@@ -126,15 +126,23 @@ func counterList(counters map[string]int64) string {
 	return b.String()
 }
 
-// counted is an attribute that is known only where the kernel tells of opening
-// and closing.
-func counted(value func(c Counters) int64) magic {
+// filesCounted and dirsCounted are attributes that are known only where the kernel
+// tells of opening and closing.
+func filesCounted(value func(c Counters) int64) magic {
 	return func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		c := f.counters()
-		if !c.Opened {
+		if f.silent {
 			return "", nil
 		}
-		return decimal(value(c)), nil
+		return decimal(value(f.counters())), nil
+	}
+}
+
+func dirsCounted(value func(c Counters) int64) magic {
+	return func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+		if f.silentDirs {
+			return "", nil
+		}
+		return decimal(value(f.counters())), nil
 	}
 }
 

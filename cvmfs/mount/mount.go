@@ -109,11 +109,12 @@ type Counters struct {
 	Failures    int64     // requests answered with an error of input or output
 	LastFailure time.Time // zero before the first
 
-	// Opened is false where the kernel opens and closes without asking, as it does
-	// in a pinned revision; the rest is not known then.
-	Opened              bool
-	Opens, DirOpens     int64
-	OpenFiles, OpenDirs int // now
+	// False where the kernel opens and closes without asking, as kernels since 3.16
+	// do with files, and since 5.1 with the directories of a pinned revision. What
+	// follows is not known then.
+	FilesCounted, DirsCounted bool
+	Opens, DirOpens           int64
+	OpenFiles, OpenDirs       int // now
 }
 
 // Counters returns the counters.

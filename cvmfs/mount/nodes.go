@@ -2,7 +2,6 @@ package mount
 
 import (
 	"encoding/binary"
-	"fmt"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -15,6 +14,7 @@ import (
 // nodes are the inodes that the kernel knows. A node's number is its inode
 // number: a hash of what the entry is, the same in every mount.
 type nodes struct {
+	keep bool       // contents, for paths may come to stand for others
 	mu   sync.Mutex // guards byID and what its nodes point to
 	byID map[uint64]*node
 }
@@ -24,15 +24,18 @@ type nodes struct {
 type node struct {
 	path     string
 	identity identity
-	lookups  uint64 // references of the kernel
+	lookups  uint64          // references of the kernel
+	content  *client.Content // of a regular file, if contents are kept
+
+	// Of a directory in such a repository, unless the kernel opens by itself:
 	opens    int
-	content  [20]byte // identity of the content opened last; of a directory, the revision
-	known    bool     // content is set
+	revision [20]byte // that it was listed in last
+	listed   bool
 }
 
-func newNodes() *nodes {
-	root := &node{identity: identify("", catalog.Entry{Mode: catalog.ModeDir}), lookups: 1}
-	return &nodes{byID: map[uint64]*node{fuse.FUSE_ROOT_ID: root}}
+func newNodes(keep bool) *nodes {
+	root := &node{identity: identify("", catalog.Entry{Mode: catalog.ModeDir}, nil), lookups: 1}
+	return &nodes{keep: keep, byID: map[uint64]*node{fuse.FUSE_ROOT_ID: root}}
 }
 
 // identity is a hash of what makes an entry one inode and no other.
@@ -41,17 +44,14 @@ type identity [20]byte
 // identify takes the type, the path or the hard link group, and for a regular
 // file its content too. A file that changes with a new revision is thus another
 // inode, as if it had been replaced by a rename, and neither pages nor the size
-// of the old one can show up in the new one.
-func identify(path string, e catalog.Entry) identity {
+// of the old one can show up in the new one. c is nil for all but regular files.
+func identify(path string, e catalog.Entry, c *client.Content) identity {
 	text := make([]byte, 0, 512)
 	text = append(text, byte(e.Mode&catalog.ModeType>>12))
 	text = append(text, client.Lineage(path, e)...)
-	switch {
-	case !e.IsRegular():
-	case e.Hash.IsZero(): // its chunks are not known here
-		text = fmt.Appendf(text, "\x00%d.%d/%d", e.MTime, e.MTimeNS, e.Size)
-	default:
-		text = append(append(text, 0), e.Hash.Digest[:]...)
+	if c != nil {
+		id := c.ID()
+		text = append(append(text, 0), id[:]...)
 	}
 	return identity(cvmfs.SHA1.Sum(text).Digest)
 }
@@ -64,7 +64,7 @@ func directory(path string) uint64 {
 	if path == "" {
 		return fuse.FUSE_ROOT_ID
 	}
-	return identify(path, catalog.Entry{Mode: catalog.ModeDir}).number()
+	return identify(path, catalog.Entry{Mode: catalog.ModeDir}, nil).number()
 }
 
 // usable keeps clear of the numbers with a meaning of their own.
@@ -77,20 +77,20 @@ func usable(id uint64) uint64 {
 
 // is reports whether a number still stands for what the repository says of its
 // path.
-func (n *nodes) is(id uint64, path string, e catalog.Entry) bool {
+func (n *nodes) is(id uint64, path string, e catalog.Entry, c *client.Content) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := n.byID[id]
-	return known != nil && known.identity == identify(path, e)
+	return known != nil && known.identity == identify(path, e, c)
 }
 
 // find returns the number of an entry; with refer it counts a reference of the
-// kernel and remembers the path.
-func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
+// kernel and remembers the path and the content.
+func (n *nodes) find(path string, e catalog.Entry, c *client.Content, refer bool) uint64 {
 	if path == "" {
 		return fuse.FUSE_ROOT_ID
 	}
-	who := identify(path, e)
+	who := identify(path, e, c)
 	id := who.number()
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -108,20 +108,30 @@ func (n *nodes) find(path string, e catalog.Entry, refer bool) uint64 {
 		id = usable(id + 1) // two hashes collide: whoever comes second moves on
 	}
 	if refer {
-		n.byID[id] = &node{path: path, identity: who, lookups: 1}
+		known := &node{path: path, identity: who, lookups: 1}
+		if n.keep {
+			known.content = c
+		}
+		n.byID[id] = known
 	}
 	return id
 }
 
 // path returns the path of a number the kernel was given.
 func (n *nodes) path(id uint64) (string, bool) {
+	path, _, ok := n.file(id)
+	return path, ok
+}
+
+// file is path, with the content of a regular file if contents are kept.
+func (n *nodes) file(id uint64) (path string, c *client.Content, ok bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := n.byID[id]
 	if known == nil {
-		return "", false
+		return "", nil, false
 	}
-	return known.path, true
+	return known.path, known.content, true
 }
 
 // forget takes references back, and reports whether none is left.
@@ -139,20 +149,20 @@ func (n *nodes) forget(id, lookups uint64) bool {
 	return true
 }
 
-// opened notes that content is opened under a number, and says whether the pages
-// the kernel has of it are still right, and whether somebody still reads other
-// content under the same number.
-func (n *nodes) opened(id uint64, content [20]byte) (same, busy bool) {
+// opened notes that a directory is opened in a revision, and says whether the
+// listing that the kernel has of it is still right, and whether somebody still
+// reads that of another revision.
+func (n *nodes) opened(id uint64, revision [20]byte) (same, busy bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := n.byID[id]
 	if known == nil {
 		return false, false
 	}
-	same = known.known && known.content == content
-	busy = known.known && !same && known.opens > 0
+	same = known.listed && known.revision == revision
+	busy = known.listed && !same && known.opens > 0
 	if !busy {
-		known.content, known.known = content, true
+		known.revision, known.listed = revision, true
 		known.opens++
 	}
 	return same, busy

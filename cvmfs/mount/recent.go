@@ -10,11 +10,12 @@ import (
 	"github.com/micavm/mica/cvmfs/client"
 )
 
-// The contents and listings of a pinned revision never change, so that the kernel
-// is told to open and close files and directories by itself: it then asks for
-// pages and entries that it does not have, and for nothing else. What it has read
-// once costs as much as on a disk. That goes for entries marked for direct I/O,
-// too: the mark is for content that changes under a reader.
+// A number of the kernel's stands for one content, and in a pinned revision for
+// one listing, for ever. The kernel is told then to open and close files, and
+// directories, by itself: it asks for pages and entries that it does not have, and
+// for nothing else. What it has read once costs as much as on a disk. That goes
+// for entries marked for direct I/O, too: the mark is for content that changes
+// under a reader.
 //
 // Nobody says then when a file is opened or closed. Files are opened when a page
 // of theirs is asked for, and those that are likely to be asked for again stay
@@ -52,22 +53,22 @@ func newRecent() *recent {
 
 // file returns an open file, to be given back to release. Readers that come at
 // the same time share one.
-func (r *recent) file(id uint64, open func() (*client.File, error)) (*recentFile, error) {
+func (r *recent) file(id uint64, open func() (*client.File, fuse.Status)) (*recentFile, fuse.Status) {
 	r.mu.Lock()
 	file := r.use(id)
 	r.mu.Unlock()
 	if file != nil {
-		return file, nil
+		return file, fuse.OK
 	}
-	opened, err := open()
-	if err != nil {
-		return nil, err
+	opened, status := open()
+	if !status.Ok() {
+		return nil, status
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if file := r.use(id); file != nil { // somebody else was faster
 		_ = opened.Close() // read only
-		return file, nil
+		return file, fuse.OK
 	}
 	if len(r.files) >= keptFiles {
 		oldest := id
@@ -79,7 +80,7 @@ func (r *recent) file(id uint64, open func() (*client.File, error)) (*recentFile
 		r.drop(oldest)
 	}
 	r.files[id] = &recentFile{File: opened, users: 1}
-	return r.use(id), nil
+	return r.use(id), fuse.OK
 }
 
 // use is called with the lock held.
@@ -164,13 +165,9 @@ func (r *recent) close() {
 
 // readRecent answers a read without a handle.
 func (f *fileSystem) readRecent(ctx context.Context, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	path, ok := f.nodes.path(in.NodeId)
-	if !ok {
-		return nil, fuse.Status(syscall.ESTALE)
-	}
-	file, err := f.recent.file(in.NodeId, func() (*client.File, error) { return f.r.Open(ctx, path) })
-	if err != nil {
-		return nil, f.status("read", path, err)
+	file, status := f.recent.file(in.NodeId, func() (*client.File, fuse.Status) { return f.openNode(ctx, in.NodeId) })
+	if !status.Ok() {
+		return nil, status
 	}
 	whole := file.Size() <= oneRead && in.Offset+uint64(len(buf)) >= uint64(file.Size()) //nolint:gosec // never negative
 	defer func() { f.recent.release(in.NodeId, file, whole) }()

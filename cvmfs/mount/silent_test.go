@@ -2,8 +2,11 @@ package mount_test
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -11,9 +14,15 @@ import (
 	"github.com/micavm/mica/cvmfs/mount"
 )
 
-// TestKernelAsksOnce reads a pinned tree twice. What the kernel has it must not
-// ask for again, or reading costs more than on a disk for ever.
+// TestKernelAsksOnce reads a tree twice. What the kernel has it must not ask for
+// again, or reading costs more than on a disk for ever.
 func TestKernelAsksOnce(t *testing.T) {
+	for _, tag := range []string{"trunk", ""} {
+		t.Run("tag="+tag, func(t *testing.T) { asksOnce(t, tag) })
+	}
+}
+
+func asksOnce(t *testing.T, tag string) {
 	w := newWorkshop(t)
 	const files = 40 // more than stay open
 	for i := range files {
@@ -22,7 +31,7 @@ func TestKernelAsksOnce(t *testing.T) {
 	big := bytes.Repeat([]byte("more than one read of the kernel takes\n"), 20000)
 	w.write("big", string(big))
 	w.publish()
-	w.tag = "trunk"
+	w.tag = tag
 	at, r := w.mount(mount.Options{})
 	visit := func() {
 		list, err := os.ReadDir(filepath.Join(at, "d"))
@@ -90,6 +99,56 @@ func TestListingFollowsRevision(t *testing.T) {
 	for range 3 {
 		if got := names(); len(got) != 2 {
 			t.Errorf("names %q in the new revision", got)
+		}
+	}
+}
+
+// TestOldContentOfOpenFile holds files open across a change of the revision and
+// reads them only then: each shows what it was opened with, and its size, while
+// its path shows what is there now.
+func TestOldContentOfOpenFile(t *testing.T) {
+	w := newWorkshop(t)
+	content := func(letter string) string { return strings.Repeat(letter+" and many more of it\n", 1_000_000) } // in pieces
+	w.write("small", "old")
+	w.write("gone", "old")
+	w.write("big", content("a"))
+	w.publish()
+	at, r := w.mount(mount.Options{KernelTimeout: time.Millisecond})
+	held := map[string]*os.File{}
+	for _, name := range []string{"small", "gone", "big"} {
+		f, err := os.Open(filepath.Join(at, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		held[name] = f
+	}
+	w.write("small", "newer")
+	w.write("big", content("b"))
+	if err := os.Remove(filepath.Join(w.source, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	w.publish()
+	if changed, err := r.Refresh(t.Context()); err != nil || !changed {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	time.Sleep(20 * time.Millisecond) // the kernel forgets
+	for name, want := range map[string]string{"small": "newer", "big": content("b")} {
+		if got, err := os.ReadFile(filepath.Join(at, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %d bytes %.20q, %v; want %d bytes", name, len(got), got, err, len(want))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(at, "gone")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("gone: %v", err)
+	}
+	for name, want := range map[string]string{"small": "old", "gone": "old", "big": content("a")} {
+		info, err := held[name].Stat()
+		if err != nil || info.Size() != int64(len(want)) {
+			t.Errorf("%s, opened before: %v, %v; want %d bytes", name, info, err, len(want))
+		}
+		got, err := io.ReadAll(held[name])
+		if err != nil || string(got) != want {
+			t.Errorf("%s, opened before: %d bytes %.20q, %v; want %d bytes %.20q", name, len(got), got, err, len(want), want)
 		}
 	}
 }
