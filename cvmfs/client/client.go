@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,7 +89,9 @@ type Repository struct {
 	offline atomic.Bool
 	refresh sync.Mutex // one Refresh at a time
 
-	mu      sync.Mutex // guards flights
+	mu      sync.Mutex // guards the next three
+	before  *tree      // the revision that was shown before, if there was one
+	changed []func()
 	flights map[flightKey]*flight
 	ahead   chan struct{} // slots of downloads nobody waits for
 	scans   *scans        // who reads directory after directory
@@ -170,8 +173,10 @@ func (r *Repository) Close() error {
 	r.end()
 	r.mu.Unlock()
 	r.tasks.Wait()
-	if t := r.tree.Load(); t != nil {
-		t.close()
+	for _, t := range []*tree{r.tree.Load(), r.before} {
+		if t != nil {
+			t.close()
+		}
 	}
 	r.net.Close()
 	if r.ext != nil {
@@ -208,6 +213,20 @@ func (r *Repository) TTL() time.Duration {
 	return ttl
 }
 
+// OnChange has f called after each switch to another revision, before the Refresh
+// that did it returns, until the returned function is called.
+func (r *Repository) OnChange(f func()) (end func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := len(r.changed)
+	r.changed = append(r.changed, f)
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.changed[i] = func() {}
+	}
+}
+
 // Refresh looks for a newer revision and switches to it. A pinned repository
 // never changes. Files that are open keep their content.
 func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
@@ -231,14 +250,26 @@ func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
 	}
 	r.tree.Store(t)
-	old.close()
+	old.retire()
+	r.mu.Lock()
+	oldest := r.before
+	r.before = old
+	r.mu.Unlock()
+	if oldest != nil {
+		oldest.close()
+	}
 	r.log.Info("new revision", "repository", r.opt.Name, "revision", want.revision, "root_hash", want.hash.String())
+	r.mu.Lock()
+	hear := slices.Clone(r.changed)
+	r.mu.Unlock()
+	for _, f := range hear {
+		f()
+	}
 	return true, r.arrived(want)
 }
 
-// Follow refreshes whenever the time to live has passed, until ctx ends, and
-// calls changed after each switch.
-func (r *Repository) Follow(ctx context.Context, changed func()) {
+// Follow refreshes whenever the time to live has passed, until ctx ends.
+func (r *Repository) Follow(ctx context.Context) {
 	const retry = 180 * time.Second // Compat: after a failure (cvmfs: cvmfs/fuse_remount.cc)
 	for {
 		wait := r.TTL()
@@ -252,12 +283,8 @@ func (r *Repository) Follow(ctx context.Context, changed func()) {
 			return
 		case <-t.C:
 		}
-		ok, err := r.Refresh(ctx)
-		if err != nil && ctx.Err() == nil {
+		if _, err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("no newer revision to be had", "repository", r.opt.Name, "err", err)
-		}
-		if ok && changed != nil {
-			changed()
 		}
 	}
 }

@@ -89,18 +89,25 @@ func (r *Repository) present(e catalog.Entry) *catalog.Entry {
 // maxListed bounds how many entries of one listing are remembered by path.
 const maxListed = 1024
 
-// ReadDir returns the entries of a directory by name, without hidden ones.
+// ReadDir returns the entries of a directory in the order of their names' bytes,
+// without hidden ones.
 func (r *Repository) ReadDir(ctx context.Context, p string) ([]catalog.Entry, error) {
+	list, _, err := r.List(ctx, p)
+	return list, err
+}
+
+// List is ReadDir that also tells the root hash of the revision the listing is of.
+func (r *Repository) List(ctx context.Context, p string) (list []catalog.Entry, root cvmfs.Hash, err error) {
 	p = clean(p)
 	e, err := r.lookup(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, root, err
 	}
 	if !e.IsDir() {
-		return nil, &fs.PathError{Op: "readdir", Path: display(p), Err: errNotDir}
+		return nil, root, &fs.PathError{Op: "readdir", Path: display(p), Err: errNotDir}
 	}
-	var list []catalog.Entry
 	err = r.in(ctx, p, p, func(t *tree, a *attached, inner string) error {
+		root = t.root.hash
 		all, err := a.cat.List(inner)
 		if err != nil {
 			return err
@@ -118,9 +125,40 @@ func (r *Repository) ReadDir(ctx context.Context, p string) ([]catalog.Entry, er
 		return nil
 	})
 	if err != nil {
-		return nil, &fs.PathError{Op: "readdir", Path: display(p), Err: err}
+		return nil, root, &fs.PathError{Op: "readdir", Path: display(p), Err: err}
 	}
-	return list, nil
+	return list, root, nil
+}
+
+// NamesBefore returns the names that a directory had, as ReadDir orders them, in
+// the revision with that root hash: the one that was shown before, for those who
+// had read a part of the listing when the revision changed. An older revision
+// gives an error wrapping fs.ErrNotExist.
+func (r *Repository) NamesBefore(ctx context.Context, root cvmfs.Hash, p string) ([]string, error) {
+	p = clean(p)
+	fail := func(err error) error { return &fs.PathError{Op: "readdir", Path: display(p), Err: err} }
+	r.mu.Lock()
+	t := r.before
+	r.mu.Unlock()
+	if t == nil || t.root.hash != root {
+		return nil, fail(fmt.Errorf("revision %s is not at hand any more: %w", root, fs.ErrNotExist))
+	}
+	a, err := t.covering(ctx, p)
+	if err != nil {
+		return nil, fail(err)
+	}
+	defer t.release(a)
+	list, err := a.cat.List(p[len(a.base):])
+	if err != nil {
+		return nil, fail(err)
+	}
+	names := make([]string, 0, len(list))
+	for _, e := range list {
+		if !e.IsHidden() {
+			names = append(names, e.Name)
+		}
+	}
+	return names, nil
 }
 
 // Readlink returns the target of a symbolic link with variables replaced.

@@ -42,6 +42,12 @@ func (c *pathCache) put(path string, e *catalog.Entry) {
 	c.add(path, e)
 }
 
+func (c *pathCache) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old = map[string]*catalog.Entry{}, nil
+}
+
 // add is called with the lock held.
 func (c *pathCache) add(path string, e *catalog.Entry) {
 	if len(c.young) >= c.half {

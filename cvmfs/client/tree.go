@@ -225,8 +225,9 @@ func (t *tree) enter(a *attached) *attached {
 
 // DetachCatalogs closes the nested catalogues nobody uses at the moment, to free
 // memory.
-func (r *Repository) DetachCatalogs() {
-	t := r.tree.Load()
+func (r *Repository) DetachCatalogs() { r.tree.Load().shed() }
+
+func (t *tree) shed() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, a := range t.byPath {
@@ -268,6 +269,12 @@ func (t *tree) covering(ctx context.Context, dir string) (*attached, error) {
 		}
 		cur = t.enter(next)
 	}
+}
+
+// retire leaves of the tree what [Repository.NamesBefore] needs.
+func (t *tree) retire() {
+	t.paths.clear()
+	t.shed()
 }
 
 // within runs f on the catalogue that has the row of path. It tries again when

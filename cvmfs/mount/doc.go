@@ -4,10 +4,10 @@
 // Invariants: an inode number is a 64-bit hash of the path (of the hard link
 // group, for members of one) and of a regular file's content; it does not change
 // while the mount stands, nor between mounts or revisions as long as the file is
-// the same; attributes and names of a pinned revision are given to the
-// kernel for ever, since they cannot change, and it opens files and directories
-// of one without asking (see recent.go); page cache is kept for an inode
-// only while its content hash is the same. The mount is read-only, as a lower
+// the same; a file that is open shows that content whatever the revision does;
+// attributes and names of a pinned revision are given to the kernel for ever,
+// since they cannot change; the kernel opens files and directories without asking
+// (see recent.go). The mount is read-only, as a lower
 // layer of overlayfs needs it: unknown ioctls are ENOTTY, extended attributes of
 // all name spaces are served, security.capability among them.
 //

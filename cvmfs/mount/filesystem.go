@@ -33,9 +33,10 @@ type fileSystem struct {
 	opens, dirOpens    atomic.Int64 // since the mount; not of a silent kernel
 	callers            callers
 	limit              limiter
-	silent             bool // the kernel opens and closes files by itself; see recent
-	silentDirs         bool // and directories
-	recent             *recent
+	countOpens         bool
+	silent             bool    // the kernel opens and closes by itself; see recent
+	recent             *recent // of a silent kernel
+	generations        generations
 
 	mu    sync.Mutex // guards the open files and directories
 	next  uint64
@@ -43,19 +44,10 @@ type fileSystem struct {
 	dirs  map[uint64]*openDir
 }
 
-// openDir is a listing. It is whole when the directory is opened, so that reading
-// it is consistent whatever happens to the revision.
-type openDir struct {
-	path    string
-	entries []catalog.Entry
-	node    uint64
-	counted bool
-}
-
 func newFileSystem(r *client.Repository, opt Options) *fileSystem {
 	f := &fileSystem{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), nodes: newNodes(!r.Pinned()), started: time.Now(), callers: newCallers(),
+		r:             r, log: opt.Log, timeout: opt.KernelTimeout, pinned: r.Pinned(), countOpens: opt.CountOpens, nodes: newNodes(!r.Pinned()), started: time.Now(), callers: newCallers(),
 		recent: newRecent(),
 		files:  map[uint64]*client.File{}, dirs: map[uint64]*openDir{},
 	}
@@ -69,9 +61,8 @@ func (f *fileSystem) String() string { return "cvmfs" }
 
 // Init hears what the kernel can do.
 func (f *fileSystem) Init(s *fuse.Server) {
-	flags := s.KernelSettings().Flags64()
-	f.silent = flags&fuse.CAP_NO_OPEN_SUPPORT != 0
-	f.silentDirs = f.pinned && flags&fuse.CAP_NO_OPENDIR_SUPPORT != 0
+	const both = fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_NO_OPENDIR_SUPPORT
+	f.silent = !f.countOpens && s.KernelSettings().Flags64()&both == both
 }
 
 // status translates an error for the kernel.
@@ -101,7 +92,7 @@ func (f *fileSystem) status(op, path string, err error) fuse.Status {
 }
 
 func (f *fileSystem) counters() Counters {
-	c := Counters{Failures: f.failures.Load(), FilesCounted: !f.silent, DirsCounted: !f.silentDirs, Opens: f.opens.Load(), DirOpens: f.dirOpens.Load()}
+	c := Counters{Failures: f.failures.Load(), Counted: !f.silent, Opens: f.opens.Load(), DirOpens: f.dirOpens.Load()}
 	if at := f.lastFailure.Load(); at != 0 {
 		c.LastFailure = time.Unix(at, 0)
 	}
@@ -338,120 +329,6 @@ func (f *fileSystem) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if err := file.Close(); err != nil {
 		f.log.Warn("closing a file", "err", err)
 	}
-}
-
-func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if f.silentDirs {
-		return fuse.ENOSYS
-	}
-	ctx, done := f.callers.patient(cancel, in.Pid)
-	defer done()
-	path, ok := f.nodes.path(in.NodeId)
-	if !ok {
-		return fuse.Status(syscall.ESTALE)
-	}
-	revision := f.r.RootHash().Digest
-	list, err := f.r.ReadDir(ctx, path)
-	if err != nil {
-		return f.status("opendir", path, err)
-	}
-	// The kernel keeps listings as it keeps pages of files, unless somebody still
-	// reads that of another revision, which would get mixed up with it.
-	same, busy := f.nodes.opened(in.NodeId, revision)
-	if !busy {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR
-	}
-	if same {
-		out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.next++
-	out.Fh = f.next
-	f.dirs[out.Fh] = &openDir{path: path, entries: list, node: in.NodeId, counted: !busy}
-	f.dirOpens.Add(1)
-	return fuse.OK
-}
-
-func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
-	f.mu.Lock()
-	dir := f.dirs[in.Fh]
-	delete(f.dirs, in.Fh)
-	f.mu.Unlock()
-	if dir != nil && dir.counted {
-		f.nodes.closed(dir.node)
-	}
-}
-
-// readDir gives the entries from the offset on to add, which says whether it had
-// room. "." and ".." come first, so that an offset is an index less two.
-func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool) fuse.Status {
-	ctx, done := f.callers.patient(cancel, in.Pid)
-	defer done()
-	f.mu.Lock()
-	dir := f.dirs[in.Fh]
-	f.mu.Unlock()
-	if f.silentDirs {
-		var status fuse.Status
-		if dir, status = f.listingOf(ctx, in); !status.Ok() {
-			return status
-		}
-	}
-	if dir == nil {
-		return fuse.EBADF
-	}
-	for i := in.Offset; i < uint64(len(dir.entries))+2; i++ {
-		d := fuse.DirEntry{Off: i + 1, Mode: catalog.ModeDir}
-		var path string
-		var e catalog.Entry
-		var c *client.Content
-		switch i {
-		case 0:
-			d.Name, d.Ino = ".", in.NodeId
-		case 1:
-			d.Name = ".."
-			if slash := lastSlash(dir.path); slash >= 0 {
-				d.Ino = directory(dir.path[:slash])
-			} else {
-				d.Ino = in.NodeId
-			}
-		default:
-			name := dir.entries[i-2].Name
-			path = child(dir.path, name)
-			var err error
-			if e, c, err = f.describe(ctx, path, dir.entries[i-2]); err != nil {
-				if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) { // gone since with the revision
-					continue
-				}
-				return f.status("readdir", path, err)
-			}
-			d.Name, d.Mode, d.Ino = name, e.Mode, f.nodes.find(path, e, c, false)
-		}
-		if !add(path, e, c, d) {
-			return fuse.OK
-		}
-	}
-	if f.silentDirs && in.Offset >= uint64(len(dir.entries))+2 { // it has all of it
-		f.recent.forget(in.NodeId)
-	}
-	return fuse.OK
-}
-
-func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(_ string, _ catalog.Entry, _ *client.Content, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
-}
-
-func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool {
-		entry := out.AddDirLookupEntry(d)
-		if entry == nil {
-			return false
-		}
-		if path != "" { // the kernel takes no reference for "." and ".."
-			f.entry(path, e, c, entry)
-		}
-		return true
-	})
 }
 
 func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {

@@ -126,23 +126,15 @@ func counterList(counters map[string]int64) string {
 	return b.String()
 }
 
-// filesCounted and dirsCounted are attributes that are known only where the kernel
-// tells of opening and closing.
-func filesCounted(value func(c Counters) int64) magic {
+// counted is an attribute that is known only where the kernel tells of opening
+// and closing.
+func counted(value func(c Counters) int64) magic {
 	return func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		if f.silent {
+		c := f.counters()
+		if !c.Counted {
 			return "", nil
 		}
-		return decimal(value(f.counters())), nil
-	}
-}
-
-func dirsCounted(value func(c Counters) int64) magic {
-	return func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		if f.silentDirs {
-			return "", nil
-		}
-		return decimal(value(f.counters())), nil
+		return decimal(value(c)), nil
 	}
 }
 

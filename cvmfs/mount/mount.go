@@ -30,7 +30,12 @@ type Options struct {
 	// repository that follows its newest revision; 0 means 60 s, as the original's
 	// CVMFS_KCACHE_TIMEOUT. A pinned revision it believes for ever.
 	KernelTimeout time.Duration
-	Log           *slog.Logger
+
+	// CountOpens has the kernel ask whenever a file or a directory is opened, so that
+	// Counters knows. Kernels since 5.1 open by themselves otherwise, and what they
+	// have read once costs as much as on a disk.
+	CountOpens bool
+	Log        *slog.Logger
 }
 
 // Server is a mounted repository.
@@ -83,9 +88,11 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)
 	}
 	s := &Server{fuse: server, fs: fs, dir: dir, done: make(chan struct{})}
+	end := r.OnChange(func() { s.revised() })
 	go func() {
 		defer close(s.done)
 		server.Serve()
+		end()
 		fs.callers.close()
 		fs.recent.close()
 	}()
@@ -109,12 +116,11 @@ type Counters struct {
 	Failures    int64     // requests answered with an error of input or output
 	LastFailure time.Time // zero before the first
 
-	// False where the kernel opens and closes without asking, as kernels since 3.16
-	// do with files, and since 5.1 with the directories of a pinned revision. What
-	// follows is not known then.
-	FilesCounted, DirsCounted bool
-	Opens, DirOpens           int64
-	OpenFiles, OpenDirs       int // now
+	// Counted is false where the kernel opens and closes without asking. What follows
+	// is not known then.
+	Counted             bool
+	Opens, DirOpens     int64
+	OpenFiles, OpenDirs int // now
 }
 
 // Counters returns the counters.

@@ -24,6 +24,7 @@ type nodes struct {
 type node struct {
 	path     string
 	identity identity
+	dir      bool
 	lookups  uint64          // references of the kernel
 	content  *client.Content // of a regular file, if contents are kept
 
@@ -34,7 +35,7 @@ type node struct {
 }
 
 func newNodes(keep bool) *nodes {
-	root := &node{identity: identify("", catalog.Entry{Mode: catalog.ModeDir}, nil), lookups: 1}
+	root := &node{identity: identify("", catalog.Entry{Mode: catalog.ModeDir}, nil), dir: true, lookups: 1}
 	return &nodes{keep: keep, byID: map[uint64]*node{fuse.FUSE_ROOT_ID: root}}
 }
 
@@ -108,7 +109,7 @@ func (n *nodes) find(path string, e catalog.Entry, c *client.Content, refer bool
 		id = usable(id + 1) // two hashes collide: whoever comes second moves on
 	}
 	if refer {
-		known := &node{path: path, identity: who, lookups: 1}
+		known := &node{path: path, identity: who, dir: e.IsDir(), lookups: 1}
 		if n.keep {
 			known.content = c
 		}
@@ -174,6 +175,19 @@ func (n *nodes) closed(id uint64) {
 	if known := n.byID[id]; known != nil && known.opens > 0 {
 		known.opens--
 	}
+}
+
+// directories returns the numbers of all directories.
+func (n *nodes) directories() []uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []uint64
+	for id, known := range n.byID {
+		if known.dir {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 func (n *nodes) count() int {

@@ -3,19 +3,19 @@ package mount
 import (
 	"context"
 	"sync"
-	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/micavm/mica/cvmfs/client"
 )
 
-// A number of the kernel's stands for one content, and in a pinned revision for
-// one listing, for ever. The kernel is told then to open and close files, and
-// directories, by itself: it asks for pages and entries that it does not have, and
-// for nothing else. What it has read once costs as much as on a disk. That goes
-// for entries marked for direct I/O, too: the mark is for content that changes
-// under a reader.
+// A number of the kernel's stands for one content, and within a revision for one
+// listing. The kernel is told therefore to open and close files and directories
+// by itself: it asks for pages and entries that it does not have, and for nothing
+// else. What it has read once costs as much as on a disk. When the revision
+// changes it is told to forget the listings. That goes for entries marked for
+// direct I/O, too: the mark is for content that changes under a reader.
 //
 // Nobody says then when a file is opened or closed. Files are opened when a page
 // of theirs is asked for, and those that are likely to be asked for again stay
@@ -43,7 +43,7 @@ type recentFile struct {
 }
 
 type recentListing struct {
-	*openDir
+	*listing
 	last uint64
 }
 
@@ -118,21 +118,23 @@ func (r *recent) release(id uint64, file *recentFile, whole bool) {
 	r.leave(file)
 }
 
-// listing returns the entries of a directory, from the table if it is there.
-func (r *recent) listing(id uint64, list func() (*openDir, error)) (*openDir, error) {
-	r.mu.Lock()
-	known := r.listings[id]
-	r.mu.Unlock()
-	if known != nil {
-		return known.openDir, nil
-	}
-	dir, err := list()
-	if err != nil {
-		return nil, err
-	}
+// listing returns a listing that is kept, or nil.
+func (r *recent) listing(id uint64) *listing {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.listings) >= keptListings {
+	known := r.listings[id]
+	if known == nil {
+		return nil
+	}
+	r.clock++
+	known.last = r.clock
+	return known.listing
+}
+
+func (r *recent) keep(id uint64, l *listing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.listings[id]; !known && len(r.listings) >= keptListings {
 		oldest := id
 		for other, l := range r.listings {
 			if known := r.listings[oldest]; known == nil || l.last < known.last {
@@ -142,8 +144,7 @@ func (r *recent) listing(id uint64, list func() (*openDir, error)) (*openDir, er
 		delete(r.listings, oldest)
 	}
 	r.clock++
-	r.listings[id] = &recentListing{dir, r.clock}
-	return dir, nil
+	r.listings[id] = &recentListing{l, r.clock}
 }
 
 // forget drops what is kept of a number.
@@ -174,15 +175,27 @@ func (f *fileSystem) readRecent(ctx context.Context, in *fuse.ReadIn, buf []byte
 	return f.readFile(ctx, file.File, in, buf)
 }
 
-// listingOf answers a reading of a directory without a handle.
-func (f *fileSystem) listingOf(ctx context.Context, in *fuse.ReadIn) (*openDir, fuse.Status) {
-	path, ok := f.nodes.path(in.NodeId)
-	if !ok {
-		return nil, fuse.Status(syscall.ESTALE)
+// lateAnswers is how long an answer may be on its way to the kernel.
+const lateAnswers = time.Second
+
+// revised has the kernel forget the listings of another revision. It does so
+// twice, for an answer may have been on its way with an old one.
+func (s *Server) revised() {
+	if !s.fs.silent {
+		return
 	}
-	dir, err := f.recent.listing(in.NodeId, func() (*openDir, error) {
-		list, err := f.r.ReadDir(ctx, path)
-		return &openDir{path: path, entries: list}, err
-	})
-	return dir, f.status("readdir", path, err)
+	s.forgetListings()
+	go func() {
+		select {
+		case <-time.After(lateAnswers):
+			s.forgetListings()
+		case <-s.done:
+		}
+	}()
+}
+
+func (s *Server) forgetListings() {
+	for _, id := range s.fs.nodes.directories() {
+		_ = s.fuse.InodeNotify(id, 0, 0) // fails for one that the kernel has forgotten already
+	}
 }

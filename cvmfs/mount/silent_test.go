@@ -3,6 +3,7 @@ package mount_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -61,9 +62,19 @@ func asksOnce(t *testing.T, tag string) {
 	}
 }
 
+// kernels runs a test with a kernel that opens by itself, and with one that asks.
+func kernels(t *testing.T, test func(t *testing.T, opt mount.Options)) {
+	for name, opt := range map[string]mount.Options{"silent": {}, "asks": {CountOpens: true}} {
+		opt.KernelTimeout = time.Millisecond
+		t.Run(name, func(t *testing.T) { test(t, opt) })
+	}
+}
+
 // TestListingFollowsRevision lists a directory that changes: what the kernel
 // keeps of it must not outlive the revision.
-func TestListingFollowsRevision(t *testing.T) {
+func TestListingFollowsRevision(t *testing.T) { kernels(t, listingFollows) }
+
+func listingFollows(t *testing.T, opt mount.Options) {
 	w := newWorkshop(t)
 	// The kernel compares the directory's own time, and is not to be helped by it.
 	same := func() {
@@ -71,10 +82,13 @@ func TestListingFollowsRevision(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.write("d/one", "1")
+	const many = 600 // more than one answer holds, and than one page
+	for i := range many {
+		w.write(fmt.Sprintf("d/a rather long name for a file, number %03d", i), "")
+	}
 	same()
 	w.publish()
-	at, r := w.mount(mount.Options{KernelTimeout: time.Millisecond})
+	at, r := w.mount(opt)
 	names := func() (list []string) {
 		entries, err := os.ReadDir(filepath.Join(at, "d"))
 		if err != nil {
@@ -86,19 +100,62 @@ func TestListingFollowsRevision(t *testing.T) {
 		return list
 	}
 	for range 3 {
-		if got := names(); len(got) != 1 {
-			t.Fatalf("names %q", got)
+		if got := names(); len(got) != many {
+			t.Fatalf("%d names", len(got))
 		}
 	}
-	w.write("d/two", "2")
+	w.write("d/00 one more, and the first", "2")
 	same()
 	w.publish()
 	if changed, err := r.Refresh(t.Context()); err != nil || !changed {
 		t.Fatalf("changed %v, %v", changed, err)
 	}
 	for range 3 {
-		if got := names(); len(got) != 2 {
-			t.Errorf("names %q in the new revision", got)
+		if got := names(); len(got) != many+1 {
+			t.Errorf("%d names in the new revision, want %d", len(got), many+1)
+		}
+	}
+	// One who is in the middle when the revision changes gets each name once, and
+	// leaves nothing behind for those who come after.
+	d, err := os.Open(filepath.Join(at, "d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	seen := map[string]int{}
+	read := func() bool {
+		part, err := d.Readdirnames(50)
+		for _, name := range part {
+			seen[name]++
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return err == nil
+	}
+	read()
+	w.write("d/01 and another one", "3")
+	same()
+	w.publish()
+	if changed, err := r.Refresh(t.Context()); err != nil || !changed {
+		t.Fatalf("changed %v, %v", changed, err)
+	}
+	for read() {
+	}
+	for name, n := range seen {
+		if n != 1 {
+			t.Errorf("%q was listed %d times", name, n)
+		}
+	}
+	if len(seen) < many+1 {
+		t.Errorf("%d names, want at least %d", len(seen), many+1)
+	}
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	for range 3 {
+		if got := names(); len(got) != many+2 {
+			t.Errorf("%d names in the newest revision, want %d", len(got), many+2)
 		}
 	}
 }
@@ -106,14 +163,16 @@ func TestListingFollowsRevision(t *testing.T) {
 // TestOldContentOfOpenFile holds files open across a change of the revision and
 // reads them only then: each shows what it was opened with, and its size, while
 // its path shows what is there now.
-func TestOldContentOfOpenFile(t *testing.T) {
+func TestOldContentOfOpenFile(t *testing.T) { kernels(t, oldContent) }
+
+func oldContent(t *testing.T, opt mount.Options) {
 	w := newWorkshop(t)
 	content := func(letter string) string { return strings.Repeat(letter+" and many more of it\n", 1_000_000) } // in pieces
 	w.write("small", "old")
 	w.write("gone", "old")
 	w.write("big", content("a"))
 	w.publish()
-	at, r := w.mount(mount.Options{KernelTimeout: time.Millisecond})
+	at, r := w.mount(opt)
 	held := map[string]*os.File{}
 	for _, name := range []string{"small", "gone", "big"} {
 		f, err := os.Open(filepath.Join(at, name))

@@ -82,8 +82,8 @@ type magic func(f *fileSystem, ctx ctx, path string, e catalog.Entry) (string, e
 // names and forms are cvmfs/magic_xattr.cc's. Not there are user.lhash (the cache
 // has the plain bytes, whose stored form another compressor need not make again),
 // user.repo_metainfo, user.inode_max, user.ncleanup24, user.logbuffer and
-// user.authz; nor what counts opening and closing, where the kernel does that alone:
-// of files, and in a pinned revision of directories.
+// user.authz; nor what counts opening and closing, unless the mount is told to
+// count it: the kernel does that alone otherwise.
 var magicAttributes = map[string]magic{
 	"user.fqrn": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) { return f.r.Name(), nil },
 	"user.root_hash": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
@@ -179,10 +179,10 @@ var magicAttributes = map[string]magic{
 		return speed(f.r.Stats()), nil
 	},
 	"user.maxfd":    func(*fileSystem, ctx, string, catalog.Entry) (string, error) { return maxFiles(), nil },
-	"user.nopen":    filesCounted(func(c Counters) int64 { return c.Opens }),
-	"user.ndiropen": dirsCounted(func(c Counters) int64 { return c.DirOpens }),
-	"user.usedfd":   filesCounted(func(c Counters) int64 { return int64(c.OpenFiles) }),
-	"user.useddirp": dirsCounted(func(c Counters) int64 { return int64(c.OpenDirs) }),
+	"user.nopen":    counted(func(c Counters) int64 { return c.Opens }),
+	"user.ndiropen": counted(func(c Counters) int64 { return c.DirOpens }),
+	"user.usedfd":   counted(func(c Counters) int64 { return int64(c.OpenFiles) }),
+	"user.useddirp": counted(func(c Counters) int64 { return int64(c.OpenDirs) }),
 	"user.timestamp_last_ioerr": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
 		return decimal(f.lastFailure.Load()), nil
 	},

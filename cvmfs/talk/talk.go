@@ -216,12 +216,10 @@ func affairs(_ context.Context, c *Commands) string {
 	line("fetch.n_hits", s.CacheHits, "objects found in the cache")
 	m := c.Mount.Counters()
 	line("cvmfs.n_io_error", m.Failures, "requests that failed")
-	if m.FilesCounted {
+	if m.Counted {
 		line("cvmfs.n_fs_open", m.Opens, "files opened")
-		line("cvmfs.no_open_files", int64(m.OpenFiles), "files open now")
-	}
-	if m.DirsCounted {
 		line("cvmfs.n_fs_dir_open", m.DirOpens, "directories opened")
+		line("cvmfs.no_open_files", int64(m.OpenFiles), "files open now")
 		line("cvmfs.no_open_dirs", int64(m.OpenDirs), "directories open now")
 	}
 	return b.String()

@@ -59,6 +59,7 @@ directory.`,
 	flags.BoolVar(&f.suid, "suid", false, "honour setuid bits and file capabilities")
 	flags.BoolVar(&f.private, "private", false, "let nobody but the mounting user in")
 	flags.BoolVar(&f.claim, "claim-ownership", false, "show all files as belonging to the mounting user")
+	flags.BoolVar(&f.countOpens, "count-opens", false, "count what is opened, for 'mica repo talk' and attributes; each opening then takes longer")
 	flags.StringVar(&f.uidMap, "uid-map", "", "file of lines 'UID UID': who owns files, and who is shown; * stands for all others")
 	flags.StringVar(&f.gidMap, "gid-map", "", "the same for groups")
 	flags.StringVar(&f.record, "record", "", "file for a profile of what is read, written when the mount ends")
@@ -70,8 +71,8 @@ directory.`,
 // mountFlags are those of 'repo mount'.
 type mountFlags struct {
 	repoSource
-	suid, private, claim, child bool
-	uidMap, gidMap, record      string
+	suid, private, claim, child, countOpens bool
+	uidMap, gidMap, record                  string
 }
 
 // owners says whom files are shown to belong to.
@@ -124,7 +125,7 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 	}
 	defer r.Close() //nolint:errcheck // nothing was written but a cache
 	m, err := mount.Mount(ctx, r, args[1], mount.Options{
-		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, KernelTimeout: f.conf.KernelTimeout, Log: a.log,
+		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, KernelTimeout: f.conf.KernelTimeout, CountOpens: f.countOpens, Log: a.log,
 	})
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
@@ -148,7 +149,7 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		_ = ready.Close()
 	}
 	if !r.Pinned() && !f.conf.Frozen {
-		follower.Go(func() { r.Follow(following, nil) })
+		follower.Go(func() { r.Follow(following) })
 	}
 	select {
 	case <-m.Done():
