@@ -42,9 +42,17 @@ func (c Compression) String() string {
 // with: bounds come from catalogues, which may say anything.
 const maxObject = 1 << 60
 
-// inflaters keeps the 40 kB windows of zlib readers that are not in use; a
-// machine opens thousands of objects while it boots.
-var inflaters sync.Pool
+// decoder is what reading an object takes: 100 kB, which a machine that opens
+// thousands of objects should not ask for and clear each time.
+type decoder struct {
+	in   *bufio.Reader
+	z    io.ReadCloser // nil before the first use
+	copy []byte
+}
+
+var decoders = sync.Pool{New: func() any {
+	return &decoder{in: bufio.NewReaderSize(nil, 32<<10), copy: make([]byte, 32<<10)}
+}}
 
 // CopyVerified reads one stored object from src to its end, writes its plain
 // bytes to dst and returns their number. It hashes the stored form, inflates it
@@ -66,14 +74,17 @@ func CopyVerified(dst io.Writer, src io.Reader, want Hash, c Compression, maxPla
 		stored.left = 2*maxPlain + 64<<10
 	}
 	sum := want.Algorithm.New()
-	in := bufio.NewReaderSize(io.TeeReader(stored, sum), 32<<10)
+	d := decoders.Get().(*decoder)
+	defer decoders.Put(d)
+	d.in.Reset(io.TeeReader(stored, sum))
+	defer d.in.Reset(nil)
 	out := &bounded{w: dst, left: maxPlain}
 
 	switch c {
 	case Zlib:
-		err = inflate(out, in)
+		err = d.inflate(out)
 	case Plain:
-		_, err = io.Copy(out, in)
+		_, err = io.Copy(out, d.in)
 	default:
 		return 0, fmt.Errorf("object %s: unknown compression %d: %w", want, c, ErrMalformed)
 	}
@@ -96,26 +107,20 @@ var (
 	errTrailing = errors.New("bytes after the end of the zlib stream")
 )
 
-// inflate copies the zlib stream in to out and makes sure that nothing follows.
-func inflate(out io.Writer, in *bufio.Reader) error {
-	var z io.ReadCloser
-	if old, ok := inflaters.Get().(io.ReadCloser); ok {
-		if err := old.(zlib.Resetter).Reset(in, nil); err != nil {
-			return err
-		}
-		z = old
+// inflate copies a zlib stream to out and makes sure that nothing follows.
+func (d *decoder) inflate(out io.Writer) (err error) {
+	if d.z == nil {
+		d.z, err = zlib.NewReader(d.in)
 	} else {
-		fresh, err := zlib.NewReader(in)
-		if err != nil {
-			return err
-		}
-		z = fresh
+		err = d.z.(zlib.Resetter).Reset(d.in, nil)
 	}
-	defer inflaters.Put(z)
-	if _, err := io.Copy(out, z); err != nil {
+	if err != nil {
 		return err
 	}
-	switch _, err := in.ReadByte(); {
+	if _, err := io.CopyBuffer(out, d.z, d.copy); err != nil {
+		return err
+	}
+	switch _, err := d.in.ReadByte(); {
 	case err == nil:
 		return errTrailing
 	case errors.Is(err, io.EOF):

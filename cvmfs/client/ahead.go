@@ -15,6 +15,7 @@ const aheadSlots = 16
 // fetchAhead downloads an object that will probably be wanted, if there is a
 // slot for it and it is not there yet.
 func (r *Repository) fetchAhead(w want) bool {
+	landed := r.landed.Load()
 	if r.cache.Has(w.hash) {
 		return true
 	}
@@ -31,7 +32,7 @@ func (r *Repository) fetchAhead(w want) bool {
 	}
 	r.tasks.Go(func() {
 		defer func() { <-r.ahead }()
-		o, err := r.obtain(r.life, w)
+		o, err := r.share(r.life, w, landed)
 		if err != nil {
 			r.log.Debug("fetching ahead", "object", w.hash.String(), "err", err)
 			return

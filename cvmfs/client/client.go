@@ -93,9 +93,11 @@ type Repository struct {
 	before  *tree      // the revision that was shown before, if there was one
 	changed []func()
 	flights map[flightKey]*flight
-	ahead   chan struct{} // slots of downloads nobody waits for
-	scans   *scans        // who reads directory after directory
-	record  *recorder     // nil if nothing is recorded
+
+	landed atomic.Int64  // flights that are over
+	ahead  chan struct{} // slots of downloads nobody waits for
+	scans  *scans        // who reads directory after directory
+	record *recorder     // nil if nothing is recorded
 
 	stats counters
 }

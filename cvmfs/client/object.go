@@ -92,10 +92,17 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 	if w.hash.IsZero() {
 		return nil, fmt.Errorf("an object without a hash: %w", cvmfs.ErrMalformed)
 	}
+	landed := r.landed.Load()
 	if o, err := r.cache.Get(w.hash, w.expect()); err == nil {
 		r.stats.hits.Add(1)
 		return o, nil
 	}
+	return r.share(ctx, w, landed)
+}
+
+// share waits for the download of an object that was not in the cache when so
+// many downloads had landed, and starts it if nobody has.
+func (r *Repository) share(ctx context.Context, w want, landed int64) (*objectcache.Object, error) {
 	r.mu.Lock()
 	f := r.flights[w.key()]
 	if f == nil {
@@ -103,10 +110,12 @@ func (r *Repository) obtain(ctx context.Context, w want) (*objectcache.Object, e
 			r.mu.Unlock()
 			return nil, os.ErrClosed
 		}
-		if o, err := r.cache.Get(w.hash, w.expect()); err == nil { // one has just landed
-			r.mu.Unlock()
-			r.stats.hits.Add(1)
-			return o, nil
+		if r.landed.Load() != landed { // since then, perhaps this one
+			if o, err := r.cache.Get(w.hash, w.expect()); err == nil {
+				r.mu.Unlock()
+				r.stats.hits.Add(1)
+				return o, nil
+			}
 		}
 		flying, cancel := context.WithCancel(r.life)
 		f = &flight{done: make(chan struct{}), cancel: cancel}
@@ -156,6 +165,7 @@ func (r *Repository) fly(ctx context.Context, w want, f *flight) {
 	if r.flights[w.key()] == f {
 		delete(r.flights, w.key())
 	}
+	r.landed.Add(1)
 	f.object, f.err = o, err
 	if f.waiters == 0 && o != nil { // all gave up, too late to stop it: it is in the cache
 		_ = o.Close()
