@@ -64,6 +64,7 @@ const (
 	stake     = 32 * price
 	price     = 8
 	winnings  = 12
+	orderly   = 4
 	smallGain = 1
 	maxCredit = 8 * stake
 	maxBets   = 1024 // files that nobody has wanted yet; then they are given up
@@ -146,13 +147,19 @@ func (s *scans) fetch(w want) {
 // follow fetches the files of the directories that come after dir, some
 // directories or many files far.
 func (s *scans) follow(w *walker, t task) {
-	if inOrder := w.read(t.readDir); !t.sure && !inOrder {
+	if likely := w.read(t.readDir); !t.sure && !likely {
 		return
+	}
+	if w.inOrder() {
+		s.earn(orderly)
 	}
 	if _, known := w.places[t.readDir]; !known && w.seek(t.readDir) != nil {
 		return
 	}
 	for at := w.places[t.readDir]; w.total.dirs-at.dirs < nextDirs && w.total.files-at.files < widestWindow && w.total.bytes-at.bytes < aheadBytes; {
+		if !s.solvent() {
+			return
+		}
 		files, more := w.step()
 		if !more {
 			return
@@ -185,16 +192,31 @@ func (s *scans) bet(hash cvmfs.Hash) bool {
 	return true
 }
 
+func (s *scans) solvent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.credit >= price
+}
+
 // settle hears that a file is wanted, for which somebody has to wait if it is
 // not in the cache. s.mu is held.
 func (s *scans) settle(hash cvmfs.Hash, cached bool) {
 	if _, won := s.bets[hash]; won {
 		delete(s.bets, hash)
-		s.credit = min(s.credit+winnings, maxCredit)
+		s.add(winnings)
 	} else if !cached {
-		s.credit = min(s.credit+smallGain, maxCredit)
+		s.add(smallGain)
 	}
 }
+
+func (s *scans) earn(gain int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.add(gain)
+}
+
+// add is called with the lock held.
+func (s *scans) add(gain int) { s.credit = min(s.credit+gain, maxCredit) }
 
 // small is what to fetch of an entry, without a hash where there is nothing, or
 // too much.

@@ -119,34 +119,39 @@ func (w *walker) step() ([]want, bool) {
 	return nil, false
 }
 
-// read hears that a file in dir is read, and reports whether directories are
-// read in order, so that the next ones are likely to be.
+// read hears that a file in dir is read, and reports whether the next directories
+// are likely to be read: the walk has been there, and the reader follows, or
+// directories are read in order.
 func (w *walker) read(dir string) bool {
-	last := w.last
-	w.last = dir
-	if _, ahead := w.places[dir]; ahead {
-		return true // where the walk has been: the reader follows
+	switch {
+	case dir == w.last:
+	case w.follows(w.last, dir):
+		w.run++
+	default:
+		w.run = 0
 	}
+	w.last = dir
+	_, ahead := w.places[dir]
+	return ahead || w.inOrder()
+}
+
+// inOrder reports whether the last directories were read in order.
+func (w *walker) inOrder() bool { return w.run >= firstDirs }
+
+// follows reports whether a walk comes from one directory to the other soon.
+func (w *walker) follows(last, dir string) bool {
 	top, from, to, ok := fork(last, dir)
 	if !ok || from >= to {
-		w.run = 0
 		return false
 	}
 	if !w.near.known || w.near.dir != top {
 		f, _, err := w.list(top)
 		if err != nil {
-			w.run = 0
 			return false
 		}
 		w.near = f
 	}
-	i, j := sort.SearchStrings(w.near.subdirs, from), sort.SearchStrings(w.near.subdirs, to)
-	if j-i > beside {
-		w.run = 0
-		return false
-	}
-	w.run++
-	return w.run >= firstDirs
+	return sort.SearchStrings(w.near.subdirs, to)-sort.SearchStrings(w.near.subdirs, from) <= beside
 }
 
 // fork finds the directory that has both a and b below it, and the names there
