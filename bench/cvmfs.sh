@@ -7,8 +7,8 @@
 #
 # The tree has FILES small files and one of so many MEGABYTES (bench/maketree.go).
 # Cold is a new mount with an empty cache and its server on the loopback; the tree
-# on the disk is in the page cache all the time. Far is the same with each answer
-# 10 ms late, beside one request at a time. squashfuse has its data on this disk.
+# on the disk is in the page cache all the time. Far is an eighth of the directories,
+# in a row or with gaps, with each answer 10 ms late, beside one request at a time. squashfuse has its data on this disk.
 # With 'million' as the first argument a million files are published once, for
 # the memory that takes.
 set -euo pipefail
@@ -90,13 +90,33 @@ before=$(used)
 sh -c "$2"
 echo "$(($(used) - before))" >>"$work/cpu-$1"
 CPU
+# far.sh PART: a new far mount. far.sh took PART: notes what it has fetched, beside
+# what the files take.
+cat >"$work/far.sh" <<'FAR'
+#!/bin/bash
+set -e
+if [ "$1" = took ]; then
+	curl -s http://127.0.0.1:18874/taken | awk -v wanted="$(cat "$work/bytes-$2")" '{printf "%.2f\n", $2 / wanted}' >>"$work/fetched-$2"
+	exit
+fi
+"$work/mount.sh" "$far_url" --tag v1
+curl -s http://127.0.0.1:18874/taken >/dev/null
+FAR
 chmod +x "$work"/*.sh
 (cd "$work/tree" && find lib single -type f | sort) >"$work/files"
 shuf --random-source="$work/image" "$work/files" >"$work/shuffled"
-(cd "$work/tree" && find lib single -mindepth 1 -maxdepth 1 | sort | awk 'NR % 8 == 1') >"$work/some"
-# as many objects as the far reader reads files
-count=$(cd "$work/tree" && xargs -a "$work/some" -I{} find {} -type f | wc -l)
-find "$work/storage/$name/data" -type f -size -64k | awk -v n="$count" 'NR <= n' | sed "s|^$work/storage/$name|url = $far_url|" >"$work/urls"
+# An eighth of the directories, in a row and with gaps, and the objects of their files.
+(cd "$work/tree" && find lib single -mindepth 1 -maxdepth 1 | sort) >"$work/dirs"
+awk -F/ '{count[$1]++; line[NR] = $0; of[NR] = $1} END {for (i = 1; i <= NR; i++) if (++seen[of[i]] * 8 <= count[of[i]]) print line[i]}' "$work/dirs" >"$work/row"
+awk 'NR % 8 == 1' "$work/dirs" >"$work/gaps"
+"$work/mica" repo find "$work/storage/$name" --key "$work/keys/$name.pub" --cache "$work/cache" --type file --output jsonl |
+	sed -n 's|.*"path":"/\([^"]*\)".*"size":[1-9].*"hash":"\(..\)\([0-9a-f]*\)".*|\1 data/\2/\3|p' >"$work/objects"
+for part in row gaps; do
+	awk -v url="$far_url" 'NR == FNR {dir[$1]; next} {split($1, p, "/"); if (p[1] "/" p[2] in dir) print "url = " url "/" $2}' \
+		"$work/$part" "$work/objects" >"$work/urls-$part"
+	# what these files take on the server, for the bytes fetched beside it
+	sed "s|^url = $far_url|$work/storage/$name|" "$work/urls-$part" | xargs stat -c %s | awk '{n += $1} END {print n}' >"$work/bytes-$part"
+done
 export first=$work/storage
 
 "$work/turns" "$rounds" <<'PLAN'
@@ -139,12 +159,18 @@ export first=$work/storage
 	-|mica|tar c -C "$work/mnt" lib single | wc -c
 	tar, warm, newest|mica|tar c -C "$work/mnt" lib single | wc -c
 	tar, warm, newest|ext4|tar c -C "$work/tree" lib single | wc -c
-	-|mica|exec "$work/mount.sh" $far_url --tag v1 && curl -s http://127.0.0.1:18874/taken
-	tar, far|mica|tar c -C "$work/mnt" -T "$work/some" | wc -c
-	tar, far|one at a time|exec curl -s -K "$work/urls" -o /dev/null
+	-|mica|"$work/far.sh" row
+	tar, far|mica|tar c -C "$work/mnt" -T "$work/row" | wc -c
+	-|mica|"$work/far.sh" took row
+	tar, far|one at a time|exec curl -s -K "$work/urls-row" -o /dev/null
+	-|mica|"$work/far.sh" gaps
+	tar with gaps, far|mica|tar c -C "$work/mnt" -T "$work/gaps" | wc -c
+	-|mica|"$work/far.sh" took gaps
+	tar with gaps, far|one at a time|exec curl -s -K "$work/urls-gaps" -o /dev/null
 	-|mica|exec "$work/mount.sh" off
 PLAN
 middle() { sort -n "$1" | awk '{v[NR] = $1} END {print v[int((NR + 1) / 2)]}'; }
 echo
 echo "processor time of the mount, median: find $(middle "$work/cpu-find") ms, tar $(middle "$work/cpu-tar") ms, big file $(middle "$work/cpu-big") ms"
+echo "bytes fetched by the far tar, times those of its files: $(middle "$work/fetched-row"), with gaps $(middle "$work/fetched-gaps")"
 echo "memory of a mount: $(($(sort -n "$work/memory" | tail -n 1) / 1024)) MiB at most"
