@@ -89,7 +89,7 @@ func importRepository(ctx context.Context, o ImportOptions) (*Imported, error) {
 		defer server.Close()
 	}
 	if name != o.Name {
-		return nil, fmt.Errorf("the source is %q: %w", name, cvmfs.ErrWrongName)
+		return nil, fmt.Errorf("%w: %s is %q", ErrOther, from, name)
 	}
 	// Whoever has the master key can sign a new whitelist, so that an old one
 	// does not matter.

@@ -156,7 +156,7 @@ func TestImportRefusals(t *testing.T) {
 		"no keys":      {func(o *publish.ImportOptions) { o.SourceKeys = t.TempDir() }, fs.ErrNotExist},
 		"other keys":   {func(o *publish.ImportOptions) { o.SourceKeys = other }, cvmfs.ErrSignature},
 		"keys taken":   {func(o *publish.ImportOptions) { o.Keys = taken }, publish.ErrKeys},
-		"other name":   {func(o *publish.ImportOptions) { o.Source = filepath.Dir(o.Source) + "/other.example.org" }, cvmfs.ErrWrongName},
+		"other name":   {func(o *publish.ImportOptions) { o.Source = filepath.Dir(o.Source) + "/other.example.org" }, publish.ErrOther},
 		"nothing":      {func(o *publish.ImportOptions) { o.Source = t.TempDir() + "/" + name }, publish.ErrNoRepository},
 		"no such conf": {func(o *publish.ImportOptions) { o.Config = "/nowhere" }, fs.ErrNotExist},
 	} {

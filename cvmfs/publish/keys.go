@@ -22,6 +22,10 @@ import (
 // together.
 var ErrKeys = errors.New("keys")
 
+// ErrNoKeys is wrapped by errors about a directory that has not the keys of a
+// repository.
+var ErrNoKeys = errors.New("the keys are not there")
+
 // Keys are what signs a repository.
 type Keys struct {
 	Name        string
@@ -34,7 +38,7 @@ type Keys struct {
 func keyFile(dir, name, kind string) string { return filepath.Join(dir, name+"."+kind) }
 
 // LoadKeys reads the keys of a repository from a directory. The master key may
-// be absent. If there are none at all the error wraps fs.ErrNotExist.
+// be absent. If any other is, the error wraps ErrNoKeys and fs.ErrNotExist.
 func LoadKeys(dir, name string) (*Keys, error) {
 	k := &Keys{Name: name}
 	files := make(map[string][]byte)
@@ -42,6 +46,9 @@ func LoadKeys(dir, name string) (*Keys, error) {
 		data, err := os.ReadFile(keyFile(dir, name, kind))
 		if errors.Is(err, fs.ErrNotExist) && kind == "masterkey" {
 			continue
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("reading keys of %q: %w: %w", name, ErrNoKeys, err)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading keys of %q: %w", name, err)

@@ -23,6 +23,7 @@ var (
 	ErrNoReplica  = errors.New("the source does not let itself be replicated")
 	ErrRollback   = errors.New("the source is older than the replica")
 	ErrIncomplete = errors.New("the source is not complete")
+	ErrOther      = errors.New("the source is a repository of another name")
 )
 
 // ReplicateOptions say what Replicate does. Source, Storage, Name and MasterKeys
@@ -111,7 +112,7 @@ func replicate(ctx context.Context, o ReplicateOptions) (*Replicated, error) {
 		defer server.Close()
 	}
 	if name != o.Name {
-		return nil, fmt.Errorf("the source is %q: %w", name, cvmfs.ErrWrongName)
+		return nil, fmt.Errorf("%w: %s is %q", ErrOther, from, name)
 	}
 	if !o.Unmarked {
 		if _, err := rootFile(ctx, from, masterReplica); err != nil {

@@ -349,7 +349,7 @@ func TestReplicateRefusals(t *testing.T) {
 		"expired":     {func(o *publish.ReplicateOptions) { o.Now = func() time.Time { return clock.AddDate(0, 3, 0) } }, nil, cvmfs.ErrExpired},
 		"other key":   {func(o *publish.ReplicateOptions) { o.MasterKeys[0] = other.Public }, nil, cvmfs.ErrSignature},
 		"older":       {func(o *publish.ReplicateOptions) { o.Source = old }, nil, publish.ErrRollback},
-		"other name":  {func(o *publish.ReplicateOptions) { o.Name = "other.example.org" }, nil, cvmfs.ErrWrongName},
+		"other name":  {func(o *publish.ReplicateOptions) { o.Name = "other.example.org" }, nil, publish.ErrOther},
 		"no source":   {func(o *publish.ReplicateOptions) { o.Source = t.TempDir() + "/" + name; o.Unmarked = true }, nil, publish.ErrNoRepository},
 		"no mark":     {nil, func(file string, _ int) int { return map[bool]int{true: 404}[file == ".cvmfs_master_replica"] }, publish.ErrNoReplica},
 		"no manifest": {nil, func(file string, _ int) int { return map[bool]int{true: 404}[file == cvmfs.ManifestFile] }, publish.ErrNoRepository},

@@ -100,7 +100,8 @@ func (a *app) publicKeys(file, keys, name string) ([]*rsa.PublicKey, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fail.New(fail.NotFound, "reading the public key: %w", err)
+		return nil, fail.New(fail.NotFound, "reading the public key of %q: %w", name, err).
+			Hint("give the file with --key, or its folder with --keys")
 	}
 	list, err := cvmfs.ParsePublicKeys(data)
 	if err != nil {
@@ -142,6 +143,10 @@ func publisherError(err error) error {
 		return nil
 	case errors.Is(err, publish.ErrNoRepository):
 		return fail.New(fail.NotFound, "%w", err).Hint("mica repo create makes one, mica repo publish too")
+	case errors.Is(err, publish.ErrNoKeys):
+		return fail.New(fail.NotFound, "%w", err).Hint("--keys names the folder with NAME.pub, NAME.crt and NAME.key")
+	case errors.Is(err, publish.ErrOther):
+		return fail.New(fail.Usage, "%w", err).Hint("the last part of the storage is the repository's name: STORAGE/NAME")
 	case errors.Is(err, publish.ErrNoReplica):
 		return fail.New(fail.Refused, "%w", err).Hint("its owner lets it be copied with a file .cvmfs_master_replica in it").
 			Hint("or copy it all the same with --unmarked")
