@@ -10,8 +10,8 @@
 //
 // It follows the original client in the layout of its cache, its retry and
 // fail-over rules and its view of an entry (cvmfs: cvmfs/cvmfs.cc,
-// cvmfs/mountpoint.cc, cvmfs/catalog_mgr_client.cc). It does not do: external
-// data, client authorisation, alien or plug-in caches, maps of owners.
+// cvmfs/mountpoint.cc, cvmfs/catalog_mgr_client.cc). It does not do: client
+// authorisation, alien or plug-in caches.
 //
 // Differs from the original: a manifest is never acted on before its signatures
 // are verified; the hash of a tag is remembered, so that a tag can be mounted
