@@ -161,8 +161,8 @@ func (f *fileSystem) reading(ctx context.Context, in *fuse.ReadIn) (*listing, ui
 }
 
 // readDir gives the entries from the offset on to add, which says whether it had
-// room.
-func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool) fuse.Status {
+// room. With refer the kernel takes a reference to each, but not to "." and "..".
+func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, refer bool, add func(e catalog.Entry, d fuse.DirEntry) bool) fuse.Status {
 	ctx, done := f.callers.patient(cancel, in.Pid)
 	defer done()
 	dir, i, status := f.reading(ctx, in)
@@ -176,9 +176,7 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 	}
 	for generation := f.generations.number(dir.root) << indexBits; i < end; i++ {
 		d := fuse.DirEntry{Off: generation | (i + 1), Mode: catalog.ModeDir}
-		var path string
 		var e catalog.Entry
-		var c *client.Content
 		switch i {
 		case 0:
 			d.Name, d.Ino = ".", in.NodeId
@@ -191,7 +189,8 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 			}
 		default:
 			name := dir.entries[i-2].Name
-			path = child(dir.path, name)
+			path := child(dir.path, name)
+			var c *client.Content
 			var err error
 			e, c, err = f.describe(ctx, path, dir.entries[i-2])
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) { // gone since with its revision
@@ -200,9 +199,12 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 			if err != nil {
 				return f.status("readdir", path, err)
 			}
-			d.Name, d.Mode, d.Ino = name, e.Mode, f.nodes.find(path, e, c, false)
+			d.Name, d.Mode, d.Ino = name, e.Mode, f.nodes.find(path, e, c, refer)
 		}
-		if !add(path, e, c, d) {
+		if !add(e, d) {
+			if refer && i > 1 {
+				f.Forget(d.Ino, 1)
+			}
 			break
 		}
 	}
@@ -210,17 +212,17 @@ func (f *fileSystem) readDir(cancel <-chan struct{}, in *fuse.ReadIn, add func(p
 }
 
 func (f *fileSystem) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(_ string, _ catalog.Entry, _ *client.Content, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
+	return f.readDir(cancel, in, false, func(_ catalog.Entry, d fuse.DirEntry) bool { return out.AddDirEntry(d) })
 }
 
 func (f *fileSystem) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return f.readDir(cancel, in, func(path string, e catalog.Entry, c *client.Content, d fuse.DirEntry) bool {
+	return f.readDir(cancel, in, true, func(e catalog.Entry, d fuse.DirEntry) bool {
 		entry := out.AddDirLookupEntry(d)
 		if entry == nil {
 			return false
 		}
-		if path != "" { // the kernel takes no reference for "." and ".."
-			f.entry(path, e, c, entry)
+		if e.Name != "" { // not "." or ".."
+			f.entry(d.Ino, e, entry)
 		}
 		return true
 	})

@@ -133,9 +133,9 @@ func (f *fileSystem) describe(ctx context.Context, path string, e catalog.Entry)
 	return c.Entry(), c, nil
 }
 
-// entry tells the kernel of an entry, which takes a reference.
-func (f *fileSystem) entry(path string, e catalog.Entry, c *client.Content, out *fuse.EntryOut) {
-	out.NodeId = f.nodes.find(path, e, c, true)
+// entry tells the kernel of an entry, whose number it has taken a reference to.
+func (f *fileSystem) entry(id uint64, e catalog.Entry, out *fuse.EntryOut) {
+	out.NodeId = id
 	out.SetEntryTimeout(f.timeout)
 	out.SetAttrTimeout(f.timeout)
 	f.attr(out.NodeId, e, &out.Attr)
@@ -168,7 +168,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name stri
 		}
 		return status
 	}
-	f.entry(path, e, c, out)
+	f.entry(f.nodes.find(path, e, c, true), e, out)
 	return fuse.OK
 }
 
