@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -78,7 +79,7 @@ func (c *Client) resolveProxies(ctx context.Context) {
 	}
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for h := range hosts {
+	for _, h := range slices.Collect(maps.Keys(hosts)) { // answers are entered while this goes on
 		all.Go(func() {
 			found, err := c.lookup(ctx, h)
 			if err != nil {
