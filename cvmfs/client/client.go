@@ -76,7 +76,7 @@ type Repository struct {
 	opt   Options
 	log   *slog.Logger
 	net   *transfer.Client
-	ext   *transfer.Client // for external files; nil if there is none
+	ext   *transfer.Client // for external files; without a server if nobody named one
 	cache *objectcache.Cache
 	vars  map[string]string
 	start time.Time
@@ -87,7 +87,9 @@ type Repository struct {
 
 	tree    atomic.Pointer[tree]
 	offline atomic.Bool
-	refresh sync.Mutex // one Refresh at a time
+	maxTTL  atomic.Int64  // Options.MaxTTL, and what SetMaxTTL made of it
+	hurry   chan struct{} // tells Follow that it changed
+	refresh sync.Mutex    // one Refresh at a time
 
 	mu      sync.Mutex // guards the next three
 	before  *tree      // the revision that was shown before, if there was one
@@ -106,6 +108,9 @@ type Repository struct {
 func Open(ctx context.Context, opt Options) (*Repository, error) {
 	if err := cvmfs.CheckName(opt.Name); err != nil {
 		return nil, err
+	}
+	if len(opt.Servers) == 0 {
+		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, transfer.ErrNoServer)
 	}
 	if opt.CacheDir == "" {
 		return nil, fmt.Errorf("opening repository %q: no cache directory given", opt.Name)
@@ -144,8 +149,9 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	r := &Repository{
 		opt: opt, log: opt.Log, net: net, ext: ext, cache: cache, vars: variables(opt), start: opt.Now(),
 		life: life, end: end, flights: map[flightKey]*flight{}, ahead: make(chan struct{}, aheadSlots),
-		record: newRecorder(opt.Record),
+		record: newRecorder(opt.Record), hurry: make(chan struct{}, 1),
 	}
+	r.maxTTL.Store(int64(opt.MaxTTL))
 	r.scans = newScans(r)
 	if err := r.load(ctx); err != nil {
 		_ = r.Close()
@@ -181,9 +187,7 @@ func (r *Repository) Close() error {
 		}
 	}
 	r.net.Close()
-	if r.ext != nil {
-		r.ext.Close()
-	}
+	r.ext.Close()
 	return r.cache.Close()
 }
 
@@ -209,8 +213,8 @@ func (r *Repository) Offline() bool { return r.offline.Load() }
 // TTL returns how long the revision is good before Refresh should be called.
 func (r *Repository) TTL() time.Duration {
 	ttl := r.tree.Load().ttl
-	if r.opt.MaxTTL > 0 {
-		ttl = min(ttl, r.opt.MaxTTL)
+	if limit := r.MaxTTL(); limit > 0 {
+		ttl = min(ttl, limit)
 	}
 	return ttl
 }
@@ -243,15 +247,23 @@ func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
 	}
 	r.offline.Store(false)
-	old := r.tree.Load()
-	if want.hash == old.root.hash {
+	if want.hash == r.RootHash() {
 		return false, nil
 	}
-	t, err := r.plant(ctx, want)
-	if err != nil {
+	if err := r.show(ctx, want); err != nil {
 		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
 	}
-	r.tree.Store(t)
+	return true, r.arrived(want)
+}
+
+// show switches to another revision. One switch at a time: it is called with
+// refresh held.
+func (r *Repository) show(ctx context.Context, want revision) error {
+	t, err := r.plant(ctx, want)
+	if err != nil {
+		return err
+	}
+	old := r.tree.Swap(t)
 	old.retire()
 	r.mu.Lock()
 	oldest := r.before
@@ -260,14 +272,14 @@ func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
 	if oldest != nil {
 		oldest.close()
 	}
-	r.log.Info("new revision", "repository", r.opt.Name, "revision", want.revision, "root_hash", want.hash.String())
+	r.log.Info("new revision", "repository", r.opt.Name, "revision", t.revision, "root_hash", want.hash.String())
 	r.mu.Lock()
 	hear := slices.Clone(r.changed)
 	r.mu.Unlock()
 	for _, f := range hear {
 		f()
 	}
-	return true, r.arrived(want)
+	return nil
 }
 
 // Follow refreshes whenever the time to live has passed, until ctx ends.
@@ -283,47 +295,15 @@ func (r *Repository) Follow(ctx context.Context) {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case <-r.hurry:
+			t.Stop()
+			continue
 		case <-t.C:
 		}
 		if _, err := r.Refresh(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("no newer revision to be had", "repository", r.opt.Name, "err", err)
 		}
 	}
-}
-
-// SetNameservers replaces the name servers asked for the names of servers and
-// proxies. The system's own configuration may be out of reach by then.
-func (r *Repository) SetNameservers(addresses []string) {
-	r.net.SetNameservers(addresses)
-	if r.ext != nil {
-		r.ext.SetNameservers(addresses)
-	}
-}
-
-// Nameservers returns the name servers that were set, if any.
-func (r *Repository) Nameservers() []string { return r.net.Nameservers() }
-
-// Servers returns the base URLs and the index of the one in use.
-func (r *Repository) Servers() (urls []string, active int) { return r.net.Servers() }
-
-// Proxies returns the groups of proxies and the one in use.
-func (r *Repository) Proxies() (groups [][]string, active string) { return r.net.Proxies() }
-
-// StopWriting ends all writing to the cache's disk for good, so that its file
-// system can be remounted read-only. Reading goes on.
-func (r *Repository) StopWriting() { r.cache.ReadOnly() }
-
-// CacheUsage returns the bytes of objects in the cache and its limit.
-func (r *Repository) CacheUsage() (bytes, quota int64) { return r.cache.Usage() }
-
-// PinnedBytes returns how many of these bytes stay, whatever the limit is.
-func (r *Repository) PinnedBytes() int64 { return r.cache.Pinned() }
-
-// EvictCache removes the objects that were not used for the longest time until
-// at most target bytes are left.
-func (r *Repository) EvictCache(ctx context.Context, target int64) error {
-	_, err := r.cache.Evict(ctx, target)
-	return err
 }
 
 // arrived records that a verified revision was reached.

@@ -17,50 +17,35 @@ const CompatVersion = "2.12.0.0"
 // CacheDir returns the cache directory, as Open was given it.
 func (r *Repository) CacheDir() string { return r.opt.CacheDir }
 
-// Timeouts returns how long a server is waited for, through a proxy and without.
-func (r *Repository) Timeouts() (proxied, direct time.Duration) { return r.net.Timeouts() }
-
-// ExternalTimeouts is Timeouts for the servers of external files; zero if there
-// are none.
-func (r *Repository) ExternalTimeouts() (proxied, direct time.Duration) {
-	if r.ext == nil {
-		return 0, 0
-	}
-	return r.ext.Timeouts()
-}
-
-// ExternalProxies is Proxies for the servers of external files.
-func (r *Repository) ExternalProxies() (groups [][]string, active string) {
-	if r.ext == nil {
-		return nil, ""
-	}
-	return r.ext.Proxies()
-}
-
-// SwitchServer makes the next server the active one, as after a failure.
-func (r *Repository) SwitchServer() {
-	servers, active := r.net.Servers()
-	r.net.LeaveServer(servers[active])
-}
-
-// SwitchExternalServer is SwitchServer for the servers of external files.
-func (r *Repository) SwitchExternalServer() {
-	if r.ext == nil {
-		return
-	}
-	servers, active := r.ext.Servers()
-	r.ext.LeaveServer(servers[active])
-}
-
-// SwitchProxyGroup makes the next group of proxies the active one, as after a
-// failure of all of the active one.
-func (r *Repository) SwitchProxyGroup() { r.net.SwitchProxyGroup() }
-
 // Keys returns the master keys that whitelists are verified with.
 func (r *Repository) Keys() []*rsa.PublicKey { return r.opt.MasterKeys }
 
-// MaxTTL returns the limit on the time to live that the options set; 0 for none.
-func (r *Repository) MaxTTL() time.Duration { return r.opt.MaxTTL }
+// MaxTTL returns the limit on the time to live; 0 for none.
+func (r *Repository) MaxTTL() time.Duration { return time.Duration(r.maxTTL.Load()) }
+
+// SetMaxTTL changes it. Follow looks at it at once.
+func (r *Repository) SetMaxTTL(limit time.Duration) {
+	r.maxTTL.Store(int64(max(limit, 0)))
+	select {
+	case r.hurry <- struct{}{}:
+	default: // it has not yet seen the last change
+	}
+}
+
+// SetRoot shows the revision with that root catalogue, until the next Refresh.
+// Whoever names a hash vouches for it: no signature is asked for. A pinned
+// repository never changes, which ErrPinned says.
+func (r *Repository) SetRoot(ctx context.Context, root cvmfs.Hash) error {
+	if r.Pinned() {
+		return ErrPinned
+	}
+	r.refresh.Lock()
+	defer r.refresh.Unlock()
+	if root == r.RootHash() {
+		return nil
+	}
+	return r.show(ctx, revision{hash: root, size: -1})
+}
 
 // Evict removes the content of a regular file from the cache, as far as it is
 // there. Symbolic links are not followed; files that are open stay readable.

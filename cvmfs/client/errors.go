@@ -15,6 +15,10 @@ var (
 	// ErrExternal says that a file's content is not in the repository, and that no
 	// server is known that has it.
 	ErrExternal = errors.New("the content lies on other servers, and none is known")
+	// ErrPinned says that the revision is fixed for the life of the Repository.
+	ErrPinned = errors.New("the revision is fixed")
+	// ErrNoProxy says that a list names no proxy that can be used.
+	ErrNoProxy = transfer.ErrNoProxy
 	// ErrCacheFull says that an object fits neither on the cache's disk nor in the
 	// memory set aside for that case.
 	ErrCacheFull = objectcache.ErrFull

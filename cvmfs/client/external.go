@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
@@ -22,13 +23,10 @@ type External struct {
 	Timeout, TimeoutDirect time.Duration
 }
 
-// newExternal makes the client for external files; nil if there is none. What
-// External does not say is as for the repository.
+// newExternal makes the client for external files, which may have no server yet.
+// What External does not say is as for the repository.
 func newExternal(opt Options) (*transfer.Client, error) {
 	e := opt.External
-	if len(e.Servers) == 0 {
-		return nil, nil
-	}
 	opt.Servers, opt.Proxies = e.Servers, e.Proxies
 	n := &opt.Network
 	n.FallbackProxies, n.MaxServers, n.GeoOrder = e.FallbackProxies, e.MaxServers, false
@@ -50,22 +48,13 @@ func (r *Repository) fetch(ctx context.Context, w want, accept transfer.Accept) 
 		_, err := r.get(ctx, w.hash.ObjectPath(w.suffix), accept)
 		return err
 	}
-	if r.ext == nil {
-		return ErrExternal
-	}
 	part := int64(0)
 	if w.suffix == cvmfs.SuffixPartial {
 		part = w.size
 	}
 	_, err := r.ext.GetPart(ctx, w.path[1:], w.offset, part, accept)
-	return err
-}
-
-// ExternalServers returns the base URLs of external files and the index of the
-// one in use; none if none are known.
-func (r *Repository) ExternalServers() (urls []string, active int) {
-	if r.ext == nil {
-		return nil, 0
+	if errors.Is(err, transfer.ErrNoServer) {
+		return ErrExternal
 	}
-	return r.ext.Servers()
+	return err
 }

@@ -122,7 +122,7 @@ func TestDeadServer(t *testing.T) {
 	opt = options(t, serve(t, repo))
 	opt.Proxies = dead + ";DIRECT"
 	r := open(t, opt)
-	if _, active := r.Proxies(); active != "DIRECT" {
+	if _, active, _ := r.Link().Proxies(); active != "DIRECT" {
 		t.Errorf("active proxy %q, want DIRECT", active)
 	}
 }
@@ -162,7 +162,7 @@ func TestProxy(t *testing.T) {
 	opt = options(t, origin)
 	opt.Proxies = proxy.URL + ";DIRECT"
 	r = open(t, opt)
-	if _, active := r.Proxies(); active != "DIRECT" {
+	if _, active, _ := r.Link().Proxies(); active != "DIRECT" {
 		t.Errorf("active proxy %q, want DIRECT", active)
 	}
 }
@@ -182,7 +182,7 @@ func TestReplicaLag(t *testing.T) {
 	if _, err := describePath(t.Context(), r, "/README"); err != nil {
 		t.Error(err)
 	}
-	if _, active := r.Servers(); active != 0 {
+	if _, active := r.Link().Servers(); active != 0 {
 		t.Errorf("active server %d, want 0", active)
 	}
 	if lagging.Total() != 1 || full.Total() == 0 {

@@ -49,6 +49,83 @@ type Network struct {
 	SendInfo bool // tell servers which file an object is wanted for, if one was opened (CVMFS_SEND_INFO_HEADER)
 }
 
+// Link is the way to a set of servers. What is changed counts for the requests
+// that are made from then on. It is safe for concurrent use.
+type Link struct {
+	c     *transfer.Client
+	probe string // what is asked for to see how near a server is
+}
+
+// Link returns the way to the repository's servers.
+func (r *Repository) Link() Link { return Link{c: r.net, probe: ".cvmfspublished"} }
+
+// ExternalLink returns the way to the servers of external files. There are none if
+// the options name none and SetServers did not, either.
+func (r *Repository) ExternalLink() Link { return Link{c: r.ext} }
+
+// Probe is what is known of how near a server is; the zero value is nothing.
+type Probe = transfer.Probe
+
+// Servers returns the base URLs and the index of the one in use.
+func (l Link) Servers() (urls []string, active int) { return l.c.Servers() }
+
+// Probes is Servers with what is known of each.
+func (l Link) Probes() (urls []string, probes []Probe, active int) { return l.c.Probes() }
+
+// SwitchServer makes the next server the active one, as after a failure.
+func (l Link) SwitchServer() { l.c.SwitchServer() }
+
+// SetServers replaces the servers by base URLs (http, https, file) in order of
+// preference. On error nothing changes.
+func (l Link) SetServers(urls []string) error { return l.c.SetServers(urls) }
+
+// ProbeServers asks each server twice and puts them in the order of how fast they
+// answer; those that do not come last.
+func (l Link) ProbeServers(ctx context.Context) error { return l.c.ProbeServers(ctx, l.probe) }
+
+// OrderServers asks the servers which of them are near and puts them, and the
+// proxies to fall back to, in that order. On error the order stays.
+func (l Link) OrderServers(ctx context.Context) error { return l.c.OrderServers(ctx) }
+
+// Proxies returns the groups of proxies, the one in use, and the index of the
+// first group of those to fall back to, which is len(groups) if there is none.
+func (l Link) Proxies() (groups [][]string, active string, fallback int) { return l.c.Proxies() }
+
+// SetProxies replaces the proxies, by the grammar of Options.Proxies, but for those
+// to fall back to. On error, which is ErrNoProxy if the list has none of use,
+// nothing changes.
+func (l Link) SetProxies(ctx context.Context, list string) error { return l.c.SetProxies(ctx, list) }
+
+// SetFallbackProxies replaces the proxies to fall back to; an empty list leaves
+// none. On error nothing changes.
+func (l Link) SetFallbackProxies(ctx context.Context, list string) error {
+	return l.c.SetFallbackProxies(ctx, list)
+}
+
+// RebalanceProxies takes another one of the proxies that share the load, by
+// chance, and forgets which of them have failed.
+func (l Link) RebalanceProxies() { l.c.RebalanceProxies() }
+
+// SwitchProxyGroup makes the next group of proxies the active one, as after a
+// failure of all of the active one.
+func (l Link) SwitchProxyGroup() { l.c.SwitchProxyGroup() }
+
+// Timeouts returns how long a server is waited for, through a proxy and without.
+func (l Link) Timeouts() (proxied, direct time.Duration) { return l.c.Timeouts() }
+
+// SetTimeouts changes them; both must be longer than zero.
+func (l Link) SetTimeouts(proxied, direct time.Duration) { l.c.SetTimeouts(proxied, direct) }
+
+// SetNameservers replaces the name servers asked for the names of servers and
+// proxies. The system's own configuration may be out of reach by then.
+func (r *Repository) SetNameservers(addresses []string) {
+	r.net.SetNameservers(addresses)
+	r.ext.SetNameservers(addresses)
+}
+
+// Nameservers returns the name servers that were set, if any.
+func (r *Repository) Nameservers() []string { return r.net.Nameservers() }
+
 func newTransfer(opt Options, state string) (*transfer.Client, error) {
 	return transfer.New(transfer.Config{
 		Tuning: transfer.Tuning(opt.Network), Servers: opt.Servers, Proxies: opt.Proxies, Environment: os.Getenv("http_proxy"),

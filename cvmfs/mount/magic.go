@@ -83,7 +83,7 @@ func pages(value string) []string {
 }
 
 func externalHost(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-	servers, active := f.r.ExternalServers()
+	servers, active := f.r.ExternalLink().Servers()
 	if len(servers) == 0 {
 		return "", nil
 	}
@@ -91,12 +91,13 @@ func externalHost(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, erro
 }
 
 // proxyList has one proxy a line.
-func proxyList(groups [][]string, _ string) (string, error) {
+func proxyList(l client.Link) string {
+	groups, _, _ := l.Proxies()
 	var b strings.Builder
 	for _, p := range slices.Concat(groups...) {
 		b.WriteString(p + "\n")
 	}
-	return b.String(), nil
+	return b.String()
 }
 
 func publicKeys(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {

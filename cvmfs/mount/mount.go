@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs/client"
 )
@@ -40,10 +42,11 @@ type Options struct {
 
 // Server is a mounted repository.
 type Server struct {
-	fuse *fuse.Server
-	fs   *fileSystem
-	dir  string
-	done chan struct{}
+	fuse   *fuse.Server
+	fs     *fileSystem
+	dir    string
+	device string
+	done   chan struct{}
 }
 
 // Mount mounts a repository at dir, which must be an existing directory, and
@@ -64,8 +67,8 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if !opt.Suid {
 		flags |= syscall.MS_NOSUID
 	}
-	fs := newFileSystem(r, opt)
-	server, err := fuse.NewServer(fs, dir, &fuse.MountOptions{
+	files := newFileSystem(r, opt)
+	server, err := fuse.NewServer(files, dir, &fuse.MountOptions{
 		AllowOther: opt.AllowOther,
 		Options:    []string{"default_permissions"},
 		FsName:     r.Name(),
@@ -87,14 +90,14 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if err != nil {
 		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)
 	}
-	s := &Server{fuse: server, fs: fs, dir: dir, done: make(chan struct{})}
+	s := &Server{fuse: server, fs: files, dir: dir, done: make(chan struct{})}
 	end := r.OnChange(func() { s.revised() })
 	go func() {
 		defer close(s.done)
 		server.Serve()
 		end()
-		fs.callers.close()
-		fs.recent.close()
+		files.callers.close()
+		files.recent.close()
 	}()
 	if err := server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err), s.Unmount())
@@ -102,7 +105,19 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if ctx.Err() != nil {
 		return nil, errors.Join(context.Cause(ctx), s.Unmount())
 	}
+	if s.device, err = DeviceOf(dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("mounting repository %q: %w", r.Name(), err), s.Unmount())
+	}
 	return s, nil
+}
+
+// DeviceOf returns the number of the device that a file lies on, as MAJOR:MINOR.
+func DeviceOf(file string) (string, error) {
+	var info unix.Stat_t
+	if err := unix.Stat(file, &info); err != nil {
+		return "", &fs.PathError{Op: "stat", Path: file, Err: err}
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(info.Dev), unix.Minor(info.Dev)), nil
 }
 
 // Wait returns when the file system is unmounted, by whomever.
@@ -110,6 +125,16 @@ func (s *Server) Wait() { <-s.done }
 
 // Done is closed when the file system is unmounted.
 func (s *Server) Done() <-chan struct{} { return s.done }
+
+// Device returns the mount's device number as MAJOR:MINOR, the form of
+// /proc/self/mountinfo; stat(2) has it for everything in the mount.
+func (s *Server) Device() string { return s.device }
+
+// ResetFailures begins to count failures anew.
+func (s *Server) ResetFailures() {
+	s.fs.failures.Store(0)
+	s.fs.lastFailure.Store(0)
+}
 
 // Counters is what a mount has counted.
 type Counters struct {

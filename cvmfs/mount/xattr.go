@@ -114,15 +114,15 @@ var magicAttributes = map[string]magic{
 		return decimal(int(f.r.TTL().Minutes())), nil
 	},
 	"user.host": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		servers, active := f.r.Servers()
+		servers, active := f.r.Link().Servers()
 		return servers[active], nil
 	},
 	"user.host_list": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		servers, active := f.r.Servers()
+		servers, active := f.r.Link().Servers()
 		return strings.Join(slices.Concat(servers[active:], servers[:active]), ";"), nil
 	},
 	"user.proxy": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		_, active := f.r.Proxies()
+		_, active, _ := f.r.Link().Proxies()
 		return active, nil
 	},
 	"user.hash": func(_ *fileSystem, _ ctx, _ string, e catalog.Entry) (string, error) { return e.Hash.String(), nil },
@@ -188,24 +188,21 @@ var magicAttributes = map[string]magic{
 	},
 	"user.pubkeys": publicKeys,
 	"user.proxy_list": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		return proxyList(f.r.Proxies())
+		return proxyList(f.r.Link()), nil
 	},
 	"user.proxy_list_external": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		return proxyList(f.r.ExternalProxies())
+		return proxyList(f.r.ExternalLink()), nil
 	},
 	"user.timeout": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		proxied, _ := f.r.Timeouts()
+		proxied, _ := f.r.Link().Timeouts()
 		return decimal(int(proxied.Seconds())), nil
 	},
 	"user.timeout_direct": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		_, direct := f.r.Timeouts()
+		_, direct := f.r.Link().Timeouts()
 		return decimal(int(direct.Seconds())), nil
 	},
 	"user.external_timeout": func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		_, direct := f.r.ExternalTimeouts()
-		if direct == 0 {
-			return "", nil
-		}
+		_, direct := f.r.ExternalLink().Timeouts()
 		return decimal(int(direct.Seconds())), nil
 	},
 	"user.external_host": externalHost,

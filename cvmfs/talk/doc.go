@@ -5,9 +5,8 @@
 // other.
 //
 // Compat: name, mode, words and replies are the original's (cvmfs:
-// cvmfs/talk.cc), so that scripts work. What is not there gets
-// the answer "unknown command", as from the original: "cache list" and what is
-// like it, since the cache keeps no paths; setting and probing servers and
-// proxies; setting limits; "chroot"; "open catalogs"; "latency"; counters of the
-// inode tables and of SQLite.
+// cvmfs/talk.cc), so that scripts work. What is not there gets the answer "unknown
+// command", as from the original: "tracebuffer flush", "hotpatch history", "pid
+// watchdog", "vfs inodes", "vfs entries" and metalinks, of which there are none
+// here.
 package talk

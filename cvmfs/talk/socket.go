@@ -20,7 +20,7 @@ import (
 const (
 	socketPrefix   = "cvmfs_io."
 	maxCommand     = 512
-	maxReply       = 1 << 20
+	maxReply       = 64 << 20 // a list of a million objects
 	dialTimeout    = 30 * time.Second
 	talkTimeout    = 10 * time.Second // for a command to arrive, and for a reply to leave
 	commandTimeout = time.Minute
@@ -189,7 +189,10 @@ func Send(ctx context.Context, socket, command string) (string, error) {
 	if _, err := io.WriteString(conn, command); err != nil {
 		return "", err
 	}
-	reply, err := io.ReadAll(io.LimitReader(conn, maxReply))
+	reply, err := io.ReadAll(io.LimitReader(conn, maxReply+1))
+	if err == nil && len(reply) > maxReply {
+		return "", fmt.Errorf("the reply is longer than %d bytes", maxReply)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
+	"maps"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/mount"
 )
@@ -25,185 +25,149 @@ type Commands struct {
 	Log        *slog.Logger
 }
 
-// Unknown is the reply to a command that is not known.
-const Unknown = "unknown command"
+// The replies that say nothing but how it went.
+const (
+	Unknown = "unknown command" // to a command that is not known
+	ok      = "OK"
+	failed  = "Failed"
+)
+
+// command is one that is known.
+type command struct {
+	usage  string // the reply if the argument is missing; empty if it takes none
+	empty  bool   // the argument may be empty, once there is a blank for it
+	answer func(ctx context.Context, c *Commands, argument string) string
+}
 
 // Answer answers one command.
 func (c *Commands) Answer(ctx context.Context, line string) string {
-	if f, ok := plain[line]; ok {
-		return f(ctx, c)
-	}
-	for name, f := range withArgument {
-		if line == name {
-			return f.usage
+	name, argument := line, ""
+	for {
+		if found, known := commands[name]; known {
+			switch blank := len(name) < len(line); {
+			case found.usage == "" && blank:
+				return Unknown
+			case found.usage != "" && argument == "" && !(blank && found.empty):
+				return found.usage
+			}
+			return found.answer(ctx, c, argument)
 		}
-		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			return f.answer(ctx, c, strings.TrimSpace(rest))
+		i := strings.LastIndexByte(name, ' ')
+		if i < 0 {
+			return Unknown
 		}
+		name, argument = name[:i], strings.TrimSpace(line[i+1:])
 	}
-	return Unknown
 }
 
-type answer = func(ctx context.Context, c *Commands) string
-
-// plain are the commands without an argument.
-var plain = map[string]answer{
-	"pid": func(context.Context, *Commands) string { return strconv.Itoa(os.Getpid()) },
-	"version": func(context.Context, *Commands) string {
+var commands = merge(network, externalNetwork, cache, map[string]command{
+	"pid":          plain(func(*Commands) string { return strconv.Itoa(os.Getpid()) }),
+	"pid cachemgr": plain(func(*Commands) string { return strconv.Itoa(os.Getpid()) }),
+	"version": plain(func(*Commands) string {
 		return client.CompatVersion + " (CernVM-FS Fuse Module)\n" + client.CompatVersion + " (Loader)"
-	},
-	"version patchlevel": func(context.Context, *Commands) string { return "0" },
-	"revision": func(_ context.Context, c *Commands) string {
-		return strconv.FormatUint(c.Repository.Revision(), 10)
-	},
-	"mountpoint":   func(_ context.Context, c *Commands) string { return c.Mountpoint },
-	"parameters":   func(_ context.Context, c *Commands) string { return c.Parameters },
-	"remount":      remount,
-	"remount sync": remount,
-	"max ttl info": func(_ context.Context, c *Commands) string {
+	}),
+	"version patchlevel": plain(func(*Commands) string { return "0" }),
+	"revision":           plain(func(c *Commands) string { return strconv.FormatUint(c.Repository.Revision(), 10) }),
+	"mountpoint":         plain(func(c *Commands) string { return c.Mountpoint }),
+	"device id":          plain(func(c *Commands) string { return c.Mount.Device() }),
+	"parameters":         plain(func(c *Commands) string { return c.Parameters }),
+	"remount":            {answer: remount},
+	"remount sync":       {answer: remount},
+	"chroot": {usage: "Usage: chroot <hash>", answer: func(ctx context.Context, c *Commands, text string) string {
+		root, err := cvmfs.ParseHash(text)
+		if err == nil {
+			err = c.Repository.SetRoot(ctx, root)
+		}
+		return c.done("chroot", text, err)
+	}},
+	"max ttl info": plain(func(c *Commands) string {
 		if ttl := c.Repository.MaxTTL(); ttl > 0 {
 			return fmt.Sprintf("%d minutes", int(ttl.Minutes()))
 		}
 		return "unset"
-	},
-	"host info":          func(_ context.Context, c *Commands) string { return hostInfo(c.Repository.Servers()) },
-	"external host info": func(_ context.Context, c *Commands) string { return hostInfo(c.Repository.ExternalServers()) },
-	"host switch": func(_ context.Context, c *Commands) string {
-		c.Repository.SwitchServer()
-		return "OK"
-	},
-	"external host switch": func(_ context.Context, c *Commands) string {
-		c.Repository.SwitchExternalServer()
-		return "OK"
-	},
-	"proxy info":          func(_ context.Context, c *Commands) string { return proxyInfo(c.Repository.Proxies()) },
-	"external proxy info": func(_ context.Context, c *Commands) string { return proxyInfo(c.Repository.ExternalProxies()) },
-	"proxy group switch": func(_ context.Context, c *Commands) string {
-		c.Repository.SwitchProxyGroup()
-		return "OK"
-	},
-	"timeout info": func(_ context.Context, c *Commands) string {
-		proxied, direct := c.Repository.Timeouts()
-		return fmt.Sprintf("Timeout with proxy: %s\nTimeout without proxy: %s", seconds(proxied), seconds(direct))
-	},
-	"nameserver get": func(_ context.Context, c *Commands) string {
-		list := c.Repository.Nameservers()
-		if len(list) == 0 {
-			return "no DNS server address set"
+	}),
+	"max ttl set": {usage: "Usage: max ttl set <minutes>", answer: func(_ context.Context, c *Commands, text string) string {
+		minutes, valid := number(text)
+		if !valid {
+			return failed
 		}
-		host, _, err := net.SplitHostPort(list[0])
-		if err != nil {
-			host = list[0]
+		c.Repository.SetMaxTTL(time.Duration(minutes) * time.Minute)
+		return ok
+	}},
+	"open catalogs": plain(func(c *Commands) string {
+		var b strings.Builder
+		for _, a := range c.Repository.OpenCatalogs() {
+			fmt.Fprintf(&b, "%s-> %s\n", strings.Repeat("    ", a.Depth), a.At)
 		}
-		return "DNS server address: " + host
-	},
-	"cache size": func(_ context.Context, c *Commands) string {
-		bytes, _ := c.Repository.CacheUsage()
-		pinned := c.Repository.PinnedBytes()
-		return fmt.Sprintf("Current cache size is %dMB (%d Bytes), pinned: %dMB (%d Bytes)", bytes>>20, bytes, pinned>>20, pinned)
-	},
-	"cache limit get": func(_ context.Context, c *Commands) string {
-		_, quota := c.Repository.CacheUsage()
-		return fmt.Sprintf("%dMB", quota>>20)
-	},
-	"detach nested catalogs": func(_ context.Context, c *Commands) string {
+		return b.String()
+	}),
+	"detach nested catalogs": plain(func(c *Commands) string {
 		c.Repository.DetachCatalogs()
-		return "OK"
-	},
-	"tear down to read-only": func(_ context.Context, c *Commands) string {
+		return ok
+	}),
+	"tear down to read-only": plain(func(c *Commands) string {
 		c.Repository.StopWriting()
 		c.Log.Info("no more writing to the cache")
 		return "In read-only mode"
-	},
-	"internal affairs": affairs,
+	}),
+	"internal affairs": plain(affairs),
+	"reset error counters": plain(func(c *Commands) string {
+		c.Mount.ResetFailures()
+		return ok
+	}),
+})
+
+func merge(all ...map[string]command) map[string]command {
+	one := map[string]command{}
+	for _, m := range all {
+		maps.Copy(one, m)
+	}
+	return one
 }
 
-// withArgument are the commands with one.
-var withArgument = map[string]struct {
-	usage  string
-	answer func(ctx context.Context, c *Commands, argument string) string
-}{
-	"nameserver set": {"Usage: nameserver set <host>", func(_ context.Context, c *Commands, ip string) string {
-		if net.ParseIP(ip) == nil {
-			return "Failed"
-		}
-		c.Repository.SetNameservers([]string{ip})
-		return "DNS address set to " + ip
-	}},
-	"pin": {"Usage: pin <path>", func(ctx context.Context, c *Commands, path string) string {
-		if err := c.Repository.Pin(ctx, path); err != nil {
-			c.Log.Info("not pinned", "path", path, "err", err)
-			return "No such regular file or pinning failed"
-		}
-		return "OK"
-	}},
-	"evict": {"Usage: evict <path>", func(ctx context.Context, c *Commands, path string) string {
-		if err := c.Repository.Evict(ctx, path); err != nil {
-			c.Log.Info("not evicted", "path", path, "err", err)
-			return "No such regular file"
-		}
-		return "OK"
-	}},
-	"cleanup": {"Usage: cleanup <MB>", func(ctx context.Context, c *Commands, text string) string {
-		megabytes, err := strconv.ParseInt(text, 10, 32)
-		if err != nil || megabytes < 0 {
-			return "Failed"
-		}
-		if err := c.Repository.EvictCache(ctx, megabytes<<20); err != nil {
-			return "Not fully cleaned (there might be pinned chunks)"
-		}
-		return "OK"
-	}},
+// plain is a command without an argument that takes no time.
+func plain(answer func(c *Commands) string) command {
+	return command{answer: func(_ context.Context, c *Commands, _ string) string { return answer(c) }}
+}
+
+// done is the reply to a command that was carried out, or failed. Differs: a list
+// of servers or proxies, or a number, of which no sense can be made changes nothing
+// and gets the answer "Failed"; the original says "OK".
+func (c *Commands) done(name, argument string, err error) string {
+	if err != nil {
+		c.Log.Warn("command failed", "command", name, "argument", argument, "err", err)
+		return failed
+	}
+	c.Log.Info("command done", "command", name, "argument", argument)
+	return ok
+}
+
+// number reads a count of minutes, seconds or megabytes.
+func number(text string) (int64, bool) {
+	n, err := strconv.ParseInt(text, 10, 32)
+	return n, err == nil && n >= 0
 }
 
 // remount looks for a newer revision. Differs: the original first lets what the
 // kernel remembers run out; here the new revision is shown at once to whoever
 // asks, and the kernel asks when its time limit has passed.
-func remount(ctx context.Context, c *Commands) string {
+func remount(ctx context.Context, c *Commands, _ string) string {
 	changed, err := c.Repository.Refresh(ctx)
 	switch {
 	case errors.Is(err, client.ErrCacheFull):
 		return "Failed (no space)"
 	case err != nil:
 		c.Log.Warn("no newer revision to be had", "repository", c.Repository.Name(), "err", err)
-		return "Failed"
+		return failed
 	case changed:
 		return "New revision applied"
 	}
 	return "Catalog up to date"
 }
 
-func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s" }
-
-func hostInfo(servers []string, active int) string {
-	if len(servers) == 0 {
-		return "No hosts defined"
-	}
-	var b strings.Builder
-	for i, s := range servers {
-		fmt.Fprintf(&b, "  [%d] %s (unprobed)\n", i, s)
-	}
-	fmt.Fprintf(&b, "Active host %d: %s\n", active, servers[active])
-	return b.String()
-}
-
-func proxyInfo(groups [][]string, active string) string {
-	if len(groups) == 0 {
-		return "No proxies defined"
-	}
-	var b strings.Builder
-	b.WriteString("Load-balance groups:\n")
-	for i, g := range groups {
-		fmt.Fprintf(&b, "[%d] %s\n", i, strings.Join(g, ", "))
-	}
-	group := slices.IndexFunc(groups, func(g []string) bool { return slices.Contains(g, active) })
-	fmt.Fprintf(&b, "Active proxy: [%d] %s\n", group, active)
-	return b.String()
-}
-
 // affairs are counters. Compat: form and names are those of the original's
 // statistics (cvmfs: cvmfs/statistics.cc), as far as the same is counted.
-func affairs(_ context.Context, c *Commands) string {
+func affairs(c *Commands) string {
 	var b strings.Builder
 	b.WriteString("Name|Value|Description\n")
 	line := func(name string, value int64, what string) { fmt.Fprintf(&b, "%s|%d|%s\n", name, value, what) }

@@ -11,12 +11,36 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/talk"
 )
+
+// within fails the test instead of letting it hang.
+func within(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s takes for ever", what)
+	}
+}
+
+// ask sends a command and does not wait for ever for the reply.
+func ask(t *testing.T, socket, command string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	return talk.Send(ctx, socket, command)
+}
 
 // serve makes a socket whose answers are known, until the test ends.
 func serve(t *testing.T, dir, name string, answer func(context.Context, string) string) *talk.Listener {
@@ -31,7 +55,7 @@ func serve(t *testing.T, dir, name string, answer func(context.Context, string) 
 	t.Cleanup(func() {
 		end()
 		_ = l.Close()
-		served.Wait()
+		within(t, "the end of Serve", served.Wait)
 	})
 	return l
 }
@@ -85,16 +109,44 @@ func TestCommands(t *testing.T) {
 		{"host info", hosts(1)},
 		{"host switch", "OK"},
 		{"host info", hosts(0)},
+		{"host probe geo", "Failed"}, // of files nobody says where they are
 		{"external host info", "No hosts defined"},
 		{"external host switch", "OK"},
-		{"external proxy info", "No proxies defined"},
+		{"external host set http://e.invalid/x;http://f.invalid", "OK"},
+		{"external host switch", "OK"},
+		{"external host info", "  [0] http://e.invalid/x (unprobed)\n  [1] http://f.invalid (unprobed)\nActive host 1: http://f.invalid"},
+		{"external host set", "Usage: external host set <URL>"},
+		{"external host set gopher://x", "Failed"},
+		{"external proxy info", "Load-balance groups:\n[0] DIRECT\nActive proxy: [0] DIRECT"},
+		{"external proxy set 192.0.2.7:80", "OK"},
+		{"external proxy info", "Load-balance groups:\n[0] http://192.0.2.7:80\nActive proxy: [0] http://192.0.2.7:80"},
 		{"proxy info", proxies("[0] DIRECT")},
 		{"proxy group switch", "OK"},
 		{"proxy info", proxies("[1] http://proxy.invalid:3128")},
 		{"proxy group switch", "OK"},
 		{"proxy info", proxies("[0] DIRECT")},
 		{"timeout info", "Timeout with proxy: 5s\nTimeout without proxy: 10s"},
-		{"cache limit get", "100MB"},
+		{"timeout set", "Usage: timeout set <proxy> <direct>"},
+		{"timeout set 3", "Usage: timeout set <proxy> <direct>"},
+		{"timeout set 3 0", "Failed"},
+		{"timeout set 3 7", "OK"},
+		{"timeout info", "Timeout with proxy: 3s\nTimeout without proxy: 7s"},
+		{"max ttl set", "Usage: max ttl set <minutes>"},
+		{"max ttl set x", "Failed"},
+		{"max ttl set 4", "OK"},
+		{"max ttl info", "4 minutes"},
+		{"max ttl set 0", "OK"},
+		{"max ttl info", "unset"},
+		{"cache instance", "Posix cache manager (cache directory: " + dir + ")"},
+		{"cache limit get", "100"},
+		{"cache limit set 999", "New limit too low (minimum 1000)"},
+		{"cache limit set 1234", "OK"},
+		{"cache limit get", "1234"},
+		{"cleanup rate", "Usage: cleanup rate <period in mn>"},
+		{"cleanup rate 60", "0"},
+		{"pid cachemgr", fmt.Sprint(os.Getpid())},
+		{"chroot", "Usage: chroot <hash>"},
+		{"chroot x", "Failed"},
 		{"cleanup", "Usage: cleanup <MB>"},
 		{"cleanup x", "Failed"},
 		{"cleanup 50", "OK"},
@@ -106,14 +158,18 @@ func TestCommands(t *testing.T) {
 		{"evict /nested", "No such regular file"},
 		{"evict /nonesuch", "No such regular file"},
 		{"detach nested catalogs", "OK"},
-		{"nameserver get", "no DNS server address set"},
-		{"nameserver set 192.0.2.1", "DNS address set to 192.0.2.1"},
+		{"nameserver get", "DNS server not set."},
+		{"nameserver set 192.0.2.1", "OK"},
+		{"nameserver set x", "Failed"},
 		{"nameserver get", "DNS server address: 192.0.2.1"},
 		{"evicted", talk.Unknown},
+		{"evict ", "Usage: evict <path>"},
+		{"pid 1", talk.Unknown},
+		{"pid ", talk.Unknown},
 		{" ", talk.Unknown},
 		{"sing", talk.Unknown},
 	} {
-		got, err := talk.Send(t.Context(), talk.Socket(dir, cvmfstest.Name), test[0])
+		got, err := ask(t, talk.Socket(dir, cvmfstest.Name), test[0])
 		if err != nil || got != test[1] {
 			t.Errorf("%q: %q, %v, want %q", test[0], got, err, test[1])
 		}
@@ -121,16 +177,21 @@ func TestCommands(t *testing.T) {
 }
 
 // openSmall opens a small repository with a cache of its own.
-func openSmall(t *testing.T) *client.Repository {
+func openSmall(t *testing.T, change func(*client.Options)) *client.Repository {
 	t.Helper()
 	repo := cvmfstest.Small(t)
 	keys, err := cvmfs.ParsePublicKeys(repo.Key(t, "pub"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := client.Open(t.Context(), client.Options{
+	opt := client.Options{
 		Name: cvmfstest.Name, Servers: []string{"file://" + repo.Dir}, MasterKeys: keys, CacheDir: t.TempDir(), Backoff: 1,
-	})
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	if change != nil {
+		change(&opt)
+	}
+	r, err := client.Open(t.Context(), opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +205,7 @@ func openSmall(t *testing.T) *client.Repository {
 
 // What is pinned is counted.
 func TestPinnedBytes(t *testing.T) {
-	r := openSmall(t)
+	r := openSmall(t, nil)
 	c := talk.Commands{Repository: r, Log: slog.New(slog.DiscardHandler)}
 	pinned := func() (n int64) {
 		reply := c.Answer(t.Context(), "cache size")
@@ -165,7 +226,7 @@ func TestPinnedBytes(t *testing.T) {
 
 // What is evicted is no longer in the cache and comes again.
 func TestEvict(t *testing.T) {
-	r := openSmall(t)
+	r := openSmall(t, nil)
 	c := talk.Commands{Repository: r, Log: slog.New(slog.DiscardHandler)}
 	fetched := func() int64 {
 		before := r.Stats().Objects
@@ -208,7 +269,7 @@ func TestListen(t *testing.T) {
 	}
 	serve(t, dir, "b.example.org", func(context.Context, string) string { return "b" })
 	for name, want := range map[string]string{"a.example.org": "heard x", "b.example.org": "b"} {
-		if got, err := talk.Send(t.Context(), talk.Socket(dir, name), "x"); err != nil || got != want {
+		if got, err := ask(t, talk.Socket(dir, name), "x"); err != nil || got != want {
 			t.Errorf("%s: %q, %v, want %q", name, got, err, want)
 		}
 	}
@@ -219,7 +280,7 @@ func TestListen(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0] != talk.Socket(dir, "b.example.org") {
 		t.Errorf("left are %q, %v", list, err)
 	}
-	if _, err := talk.Send(t.Context(), file, strings.Repeat("x", 512)); err == nil || !strings.Contains(err.Error(), "511") {
+	if _, err := ask(t, file, strings.Repeat("x", 512)); err == nil || !strings.Contains(err.Error(), "511") {
 		t.Errorf("a long command: %v", err)
 	}
 }
@@ -231,7 +292,7 @@ func TestLongName(t *testing.T) {
 		t.Fatal(err)
 	}
 	serve(t, dir, "a.example.org", echo)
-	if got, err := talk.Send(t.Context(), talk.Socket(dir, "a.example.org"), "x"); err != nil || got != "heard x" {
+	if got, err := ask(t, talk.Socket(dir, "a.example.org"), "x"); err != nil || got != "heard x" {
 		t.Errorf("%q, %v", got, err)
 	}
 }

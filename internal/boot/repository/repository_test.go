@@ -190,7 +190,7 @@ func TestServes(t *testing.T) {
 		{"pid", fmt.Sprint(ready.PID)},
 		{"revision", "3"},
 		{"mountpoint", s.config.Mountpoint},
-		{"nameserver set 192.0.2.1", "DNS address set to 192.0.2.1"},
+		{"nameserver set 192.0.2.1", "OK"},
 		{"nameserver get", "DNS server address: 192.0.2.1"},
 		{"nameserver set x", "Failed"},
 		{"pin /README", "OK"},

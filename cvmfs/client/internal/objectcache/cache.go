@@ -52,13 +52,14 @@ type Cache struct {
 	unnoted  bool           // the last unclean end could not be written down
 	usage    atomic.Int64   // bytes on disk, exact after the first scan
 	memory   atomic.Int64   // bytes in memory
-	evicted  atomic.Int64
+	quota    atomic.Int64   // bytes on disk that may be, 0 for no limit
 	evicting sync.Mutex
 
-	mu      sync.Mutex // guards the following
-	open    map[cvmfs.Hash]*shared
-	checked map[cvmfs.Hash]struct{} // verified, but without a record of it
-	pinned  map[cvmfs.Hash]struct{} // by this process
+	mu       sync.Mutex // guards the following
+	open     map[cvmfs.Hash]*shared
+	checked  map[cvmfs.Hash]struct{} // verified, but without a record of it
+	pinned   map[cvmfs.Hash]struct{} // by this process
+	cleanups []time.Time             // when objects were evicted
 
 	kick    chan struct{} // asks the evictor to look
 	stop    context.CancelFunc
@@ -134,6 +135,7 @@ func Open(dir string, opt Options) (*Cache, error) {
 		open: map[cvmfs.Hash]*shared{}, checked: map[cvmfs.Hash]struct{}{}, pinned: map[cvmfs.Hash]struct{}{},
 		kick: make(chan struct{}, 1),
 	}
+	c.quota.Store(opt.Quota)
 	if err := c.prepare(); err != nil {
 		if c.lock != nil { // of no use without the mark beside it
 			unlock(c.lock)
@@ -291,7 +293,7 @@ func (c *Cache) ReadOnly() {
 }
 
 // Usage returns the bytes of objects on disk and the limit.
-func (c *Cache) Usage() (bytes, quota int64) { return c.usage.Load(), c.opt.Quota }
+func (c *Cache) Usage() (bytes, quota int64) { return c.usage.Load(), c.quota.Load() }
 
 // Path returns the file name of an object, for readers that open files by name.
 func (c *Cache) Path(h cvmfs.Hash) string {

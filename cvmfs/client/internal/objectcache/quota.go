@@ -39,8 +39,8 @@ func (c *Cache) housekeeping(ctx context.Context) {
 	c.sweepTxn()
 	c.count(ctx)
 	for {
-		if used := c.usage.Load(); c.opt.Quota > 0 && used > c.opt.Quota {
-			if _, err := c.Evict(ctx, c.opt.Quota/4*keepFour); err != nil && ctx.Err() == nil {
+		if used, quota := c.Usage(); quota > 0 && used > quota {
+			if _, err := c.Evict(ctx, quota/4*keepFour); err != nil && ctx.Err() == nil {
 				c.opt.Log.Warn("evicting from the cache", "cache", c.dir, "err", err)
 			}
 		}
@@ -150,7 +150,9 @@ func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
 		count++
 	}
 	c.usage.Add(-freed)
-	c.evicted.Add(int64(count))
+	if count > 0 {
+		c.cleaned()
+	}
 	c.opt.Log.Info("evicted objects", "cache", c.dir, "objects", count, "bytes", freed, "left", total-freed)
 	if total-freed > target {
 		return freed, fmt.Errorf("%d bytes are pinned or in use, more than the wanted %d", total-freed, target)

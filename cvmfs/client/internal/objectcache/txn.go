@@ -125,7 +125,7 @@ func (t *Txn) Commit() (*Object, error) {
 		t.failed = err
 		return nil, fmt.Errorf("opening object %s: %w", t.hash, err)
 	}
-	if used := t.c.usage.Add(onDisk(t.size)); t.c.opt.Quota > 0 && used > t.c.opt.Quota {
+	if used, quota := t.c.usage.Add(onDisk(t.size)), t.c.quota.Load(); quota > 0 && used > quota {
 		t.c.wake()
 	}
 	return t.c.adopt(t.hash, &shared{f: r, size: t.size, comp: t.comp}), nil

@@ -3,6 +3,7 @@ package transfer
 import (
 	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -115,6 +116,19 @@ func (c *Client) SwitchProxyGroup() {
 	c.nextGroup(c.cfg.Now(), c.activeProxy("").String())
 }
 
+// RebalanceProxies takes another one of the active group's proxies, by chance, and
+// forgets which of them have failed.
+func (c *Client) RebalanceProxies() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	group := slices.Clone(c.groups[c.group]) // others are just reading the old one
+	rand.Shuffle(len(group), func(i, j int) { group[i], group[j] = group[j], group[i] })
+	for _, p := range group {
+		p.burned = time.Time{}
+	}
+	c.groups[c.group] = group
+}
+
 func (c *Client) resetProxies() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -130,7 +144,7 @@ func (c *Client) resetProxies() {
 func (c *Client) leaveHost(used string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.servers[c.host] != used || len(c.servers) == 1 {
+	if len(c.servers) < 2 || c.servers[c.host] != used {
 		return
 	}
 	if c.host == 0 {

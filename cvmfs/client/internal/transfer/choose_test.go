@@ -273,10 +273,8 @@ func TestParseOrder(t *testing.T) {
 func TestProxyAddresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answers := map[string][]string{"p.test": {"192.0.2.1", "192.0.2.2", "2001:db8::1"}}
-		lookups := 0
 		c := start(t, Config{Servers: []string{"http://a"}, Proxies: "p.test:3128|192.0.2.9:1;gone.test:1;https://tls.test:2"})
 		c.lookup = func(_ context.Context, h string) ([]string, error) {
-			lookups++
 			if a := answers[h]; a != nil {
 				return a, nil
 			}
@@ -286,7 +284,7 @@ func TestProxyAddresses(t *testing.T) {
 			t.Fatal(err)
 		}
 		list := func() string {
-			groups, _ := c.Proxies()
+			groups, _, _ := c.Proxies()
 			for _, g := range groups {
 				slices.Sort(g)
 			}
@@ -507,7 +505,7 @@ func TestDiscovery(t *testing.T) {
 		if err := c.prepare(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		groups, _ := c.Proxies()
+		groups, _, _ := c.Proxies()
 		return listOf(groups)
 	}
 	const found = "http://p.test:3128;http://192.0.2.2:8080;DIRECT"

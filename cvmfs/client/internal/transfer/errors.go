@@ -15,6 +15,12 @@ import (
 // are wrong. Any other error of it is a local one and ends the request.
 var ErrBad = errors.New("wrong data received")
 
+// ErrNoServer says that there is no server to ask.
+var ErrNoServer = errors.New("no server given")
+
+// ErrNoProxy says that a list names no proxy that can be used.
+var ErrNoProxy = errors.New("no usable proxy")
+
 // Class says who is to blame for a failed attempt, which decides what is tried
 // next.
 type Class uint8

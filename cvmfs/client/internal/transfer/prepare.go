@@ -32,12 +32,10 @@ func (c *Client) prepare(ctx context.Context) error {
 	if c.prepared.Load() {
 		return nil
 	}
-	select {
-	case <-c.ready:
-		defer func() { c.ready <- struct{}{} }()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := c.lockProxies(ctx); err != nil {
+		return err
 	}
+	defer c.unlockProxies()
 	if c.prepared.Load() {
 		return nil
 	}
@@ -55,23 +53,100 @@ func (c *Client) prepare(ctx context.Context) error {
 	return nil
 }
 
-// discover replaces the groups auto by what a proxy script says, or else by what
+// lockProxies waits for whoever else prepares.
+func (c *Client) lockProxies(ctx context.Context) error {
+	select {
+	case <-c.ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *Client) unlockProxies() { c.ready <- struct{}{} }
+
+// SetProxies replaces the proxies, but for those to fall back to, for the
+// requests that are made from now on. ErrNoProxy says that the list has none, or
+// that none is found for its auto; then nothing changes.
+func (c *Client) SetProxies(ctx context.Context, list string) error {
+	return c.changeProxies(ctx, func() { c.given = list })
+}
+
+// SetFallbackProxies replaces the proxies to fall back to. An empty list leaves
+// none.
+func (c *Client) SetFallbackProxies(ctx context.Context, list string) error {
+	return c.changeProxies(ctx, func() { c.spare = list })
+}
+
+func (c *Client) changeProxies(ctx context.Context, edit func()) error {
+	if err := c.lockProxies(ctx); err != nil {
+		return err
+	}
+	defer c.unlockProxies()
+	given, spare := c.given, c.spare
+	edit()
+	err := c.replaceProxies(ctx, c.given != given)
+	if err != nil {
+		c.given, c.spare = given, spare
+	}
+	return err
+}
+
+// replaceProxies installs what the lists now say.
+func (c *Client) replaceProxies(ctx context.Context, needed bool) error {
+	cfg := c.cfg
+	cfg.Proxies, cfg.FallbackProxies = c.given, c.spare
+	regular, spare, err := readLists(cfg)
+	if err != nil {
+		return err
+	}
+	if regular, err = c.expandAuto(ctx, regular); err != nil {
+		return err
+	}
+	if needed && len(regular) == 0 {
+		return fmt.Errorf("proxy list %q: %w", c.given, ErrNoProxy)
+	}
+	if err := c.install(join(regular, spare)); err != nil {
+		return err
+	}
+	c.cfg.Log.Info("proxies set", "proxies", c.given, "fallback", c.spare)
+	c.resolveProxies(ctx)
+	return nil
+}
+
+// discover replaces the groups auto of the list in use.
+func (c *Client) discover(ctx context.Context) error {
+	c.mu.Lock()
+	names, fallback := c.names, c.fallback
+	c.mu.Unlock()
+	if !hasAuto(names) {
+		return nil
+	}
+	regular, err := c.expandAuto(ctx, names[:fallback])
+	if err != nil {
+		return err
+	}
+	return c.install(join(regular, names[fallback:]))
+}
+
+func hasAuto(groups [][]string) bool {
+	return slices.ContainsFunc(groups, func(g []string) bool { return g[0] == auto })
+}
+
+// expandAuto replaces the groups auto by what a proxy script says, or else by what
 // one said the last time. Compat: cvmfs/wpad.cc.
 //
 // Differs: the script is asked for the first server only, whose answer is the
 // one that counts there too; and what is remembered stands in for auto alone,
 // and only as long as the configuration is the same.
-func (c *Client) discover(ctx context.Context) error {
-	c.mu.Lock()
-	names, fallback := c.names, c.fallback
-	c.mu.Unlock()
-	if !slices.ContainsFunc(names, func(g []string) bool { return g[0] == auto }) {
-		return nil
+func (c *Client) expandAuto(ctx context.Context, groups [][]string) ([][]string, error) {
+	if !hasAuto(groups) {
+		return groups, nil
 	}
-	mark := fmt.Sprintf("%q %q\n", c.cfg.Proxies, c.cfg.PACURLs)
+	mark := fmt.Sprintf("%q %q\n", c.given, c.cfg.PACURLs)
 	found := c.askScripts(ctx)
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	if found != nil {
 		c.cfg.State.Save(proxiesState, mark+listOf(found)+"\n")
@@ -84,20 +159,24 @@ func (c *Client) discover(ctx context.Context) error {
 	if found == nil {
 		c.cfg.Log.Warn("no proxy discovered for auto", "remedy", "set http_proxy or name the proxies")
 	}
-	var regular [][]string
-	for _, g := range names[:fallback] {
+	var expanded [][]string
+	for _, g := range groups {
 		if g[0] == auto {
-			regular = append(regular, found...)
+			expanded = append(expanded, found...)
 		} else {
-			regular = append(regular, g)
+			expanded = append(expanded, g)
 		}
 	}
-	return c.install(join(regular, names[fallback:]))
+	return expanded, nil
 }
 
 // askScripts returns what the first script says that can be had and runs.
 func (c *Client) askScripts(ctx context.Context) [][]string {
-	server, err := url.Parse(c.servers[0])
+	servers, _ := c.Servers()
+	if len(servers) == 0 {
+		return nil
+	}
+	server, err := url.Parse(servers[0])
 	if err != nil || server.Scheme == "file" {
 		return nil
 	}
@@ -169,13 +248,16 @@ func listOf(groups [][]string) string {
 }
 
 // orderServers asks the servers which of them, and which of the proxies to fall
-// back to, are near. Compat: cvmfs: DownloadManager::ProbeGeo.
-func (c *Client) orderServers(ctx context.Context) {
+// back to, are near, and reports whether it knows now. Compat: cvmfs:
+// DownloadManager::ProbeGeo.
+func (c *Client) orderServers(ctx context.Context) bool {
 	c.mu.Lock()
-	servers, spare, fallback := slices.Clone(c.servers), c.groups[min(c.fallback, len(c.groups)):], c.fallback
+	servers, spare, fallback := slices.Clone(c.servers), slices.Clone(c.groups[min(c.fallback, len(c.groups)):]), c.fallback
 	names := c.names
 	c.mu.Unlock()
+	known := len(servers) < 2 && len(spare) < 2
 	if order, ok := c.askOrder(ctx, servers, spare, fallback == 0); ok {
+		known = true
 		var regular []string
 		var group []int
 		for _, i := range order {
@@ -186,9 +268,8 @@ func (c *Client) orderServers(ctx context.Context) {
 				group = append(group, i-first)
 			}
 		}
-		c.cfg.Log.Info("servers ordered by place", "servers", regular)
+		c.putServers(regular, slices.Repeat([]Probe{{Placed: true}}, len(regular)))
 		c.mu.Lock()
-		c.servers, c.host = regular, 0
 		old := slices.Clone(c.groups)
 		byName := slices.Clone(names)
 		for to, from := range group {
@@ -199,17 +280,17 @@ func (c *Client) orderServers(ctx context.Context) {
 		c.group = min(c.group, fallback)
 		c.mu.Unlock()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if kept := firstServers(c.servers, c.cfg.MaxServers); len(kept) < len(c.servers) {
-		c.servers, c.host = kept, 0
+	all, probes, _ := c.Probes()
+	if kept := firstServers(all, c.cfg.MaxServers); len(kept) < len(all) {
+		c.putServers(kept, probes[:len(kept)])
 	}
+	return known
 }
 
 // askOrder sorts servers by name, so that caches see one question from all
 // clients, and returns the order of servers, then of proxies, as indexes.
 func (c *Client) askOrder(ctx context.Context, servers []string, spare [][]*proxy, onlySpare bool) ([]int, bool) {
-	if len(servers) < 2 && len(spare) < 2 {
+	if len(servers) == 0 || len(servers) < 2 && len(spare) < 2 {
 		return nil, false
 	}
 	host := func(base string) string {

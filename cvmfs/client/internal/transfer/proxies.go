@@ -87,35 +87,43 @@ func without(groups [][]string, drop string) [][]string {
 //
 // Differs: an empty list is the same as DIRECT; the original refuses it.
 func chain(cfg Config) (groups [][]string, fallback int, err error) {
-	given, err := parseProxies(cfg.Proxies)
+	regular, spare, err := readLists(cfg)
 	if err != nil {
 		return nil, 0, err
+	}
+	if len(regular)+len(spare) == 0 && strings.TrimSpace(cfg.Proxies) != "" {
+		cfg.Log.Warn("no usable proxy in the list, going direct", "proxies", cfg.Proxies)
+	}
+	groups, fallback = join(regular, spare)
+	return groups, fallback, nil
+}
+
+// readLists reads the two lists of proxies of a configuration.
+func readLists(cfg Config) (regular, spare [][]string, err error) {
+	given, err := parseProxies(cfg.Proxies)
+	if err != nil {
+		return nil, nil, err
 	}
 	for _, g := range given {
 		switch {
 		case g[0] != auto:
-			groups = append(groups, g)
+			regular = append(regular, g)
 		case cfg.Environment != "":
 			found, err := parseProxies(cfg.Environment)
 			if err != nil {
-				return nil, 0, fmt.Errorf("http_proxy: %w", err)
+				return nil, nil, fmt.Errorf("http_proxy: %w", err)
 			}
-			groups = append(groups, without(found, auto)...)
+			regular = append(regular, without(found, auto)...)
 		case cfg.EvaluatePAC != nil && len(cfg.PACURLs) > 0:
-			groups = append(groups, g)
+			regular = append(regular, g)
 		default:
 			cfg.Log.Warn("no proxy discovered for auto", "remedy", "set http_proxy or name the proxies")
 		}
 	}
-	spare, err := parseProxies(cfg.FallbackProxies)
-	if err != nil {
-		return nil, 0, err
+	if spare, err = parseProxies(cfg.FallbackProxies); err != nil {
+		return nil, nil, err
 	}
-	groups, fallback = join(groups, without(without(spare, auto), Direct))
-	if len(groups) == 1 && groups[0][0] == Direct && strings.TrimSpace(cfg.Proxies) != "" && len(given) == 0 {
-		cfg.Log.Warn("no usable proxy in the list, going direct", "proxies", cfg.Proxies)
-	}
-	return groups, fallback, nil
+	return regular, without(without(spare, auto), Direct), nil
 }
 
 // join puts the groups to fall back to behind the others. Compat: whoever has

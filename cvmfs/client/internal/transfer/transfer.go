@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -95,8 +97,14 @@ type Client struct {
 	tasks     sync.WaitGroup
 	resolving atomic.Bool
 
+	// What the proxies were made from; whoever has the token of ready.
+	given, spare string
+
 	mu         sync.Mutex // guards the following
+	proxied    time.Duration
+	direct     time.Duration
 	servers    []string   // replaced as a whole
+	probes     []Probe    // of each server; replaced as a whole
 	host       int        // index of the active server
 	hostLeft   time.Time  // when the first server was left; zero while it is active
 	names      [][]string // groups of proxies by name, the fallback ones last
@@ -114,41 +122,28 @@ type Client struct {
 // are wrong; the attempt then counts as a failure of the server.
 type Accept func(body io.Reader) error
 
-// New makes a client; nothing is connected yet.
+// New makes a client; nothing is connected yet. Without a server every request
+// fails with ErrNoServer, until SetServers names some.
 func New(cfg Config) (*Client, error) {
-	if len(cfg.Servers) == 0 {
-		return nil, errors.New("no server given")
-	}
 	cfg.setDefaults()
 	c := &Client{
 		cfg: cfg, dialer: newDialer(cfg), slots: make(chan struct{}, maxTransfers),
 		ready: make(chan struct{}, 1),
+		given: cfg.Proxies, spare: cfg.FallbackProxies, proxied: cfg.Timeout, direct: cfg.TimeoutDirect,
 	}
 	c.lookup = c.dialer.lookup
 	c.ready <- struct{}{}
-	secure := false
-	for _, s := range cfg.Servers {
-		u, err := url.Parse(s)
-		if err != nil {
-			return nil, fmt.Errorf("server %q: %w", s, err)
-		}
-		switch u.Scheme {
-		case "http":
-			secure = secure || cfg.FollowRedirects
-		case "https":
-			secure = true
-		case "file":
-			if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
-				return nil, fmt.Errorf("server %q: a file URL has the form file:///path", s)
-			}
-		default:
-			return nil, fmt.Errorf("server %q: want a URL of http, https or file", s)
-		}
-		c.servers = append(c.servers, strings.TrimRight(s, "/"))
+	servers, err := parseServers(cfg.Servers)
+	if err != nil {
+		return nil, err
 	}
+	secure := slices.ContainsFunc(servers, func(s string) bool {
+		return strings.HasPrefix(s, "https:") || strings.HasPrefix(s, "http:") && cfg.FollowRedirects
+	})
 	if !cfg.GeoOrder {
-		c.servers = firstServers(c.servers, cfg.MaxServers)
+		servers = firstServers(servers, cfg.MaxServers)
 	}
+	c.servers, c.probes = servers, make([]Probe, len(servers))
 	names, fallback, err := chain(cfg)
 	if err != nil {
 		return nil, err
@@ -173,7 +168,6 @@ func New(cfg Config) (*Client, error) {
 		MaxIdleConnsPerHost: maxTransfers,
 		MaxConnsPerHost:     maxTransfers,
 		IdleConnTimeout:     90 * time.Second,
-		TLSHandshakeTimeout: c.timeout(true),
 		ReadBufferSize:      16 << 10,
 		WriteBufferSize:     2 << 10,
 	}
@@ -200,6 +194,12 @@ func (cfg *Config) setDefaults() {
 			*d = standard
 		}
 	}
+	if cfg.TimeoutDirect <= 0 {
+		cfg.TimeoutDirect = cmp.Or(max(cfg.Timeout, 0), defaultTimeoutDirect)
+	}
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultTimeout
+	}
 	set(&cfg.Backoff, defaultBackoff)
 	set(&cfg.BackoffMax, defaultMaxBackoff)
 	set(&cfg.ProxyResetAfter, defaultProxyResetAfter)
@@ -215,13 +215,6 @@ func (cfg *Config) setDefaults() {
 	}
 }
 
-func firstServers(list []string, n int) []string {
-	if n > 0 && n < len(list) {
-		return list[:n:n]
-	}
-	return list
-}
-
 // Close ends what runs in the background and drops idle connections.
 func (c *Client) Close() {
 	c.mu.Lock() // nothing starts after this
@@ -231,15 +224,10 @@ func (c *Client) Close() {
 	c.http.CloseIdleConnections()
 }
 
-// Servers returns the base URLs and the index of the active one.
-func (c *Client) Servers() (list []string, active int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.servers, c.host
-}
-
-// Proxies returns the groups of proxies as they are tried, and the active one.
-func (c *Client) Proxies() (groups [][]string, active string) {
+// Proxies returns the groups of proxies as they are tried, the active one, and
+// the index of the first group of those to fall back to, the number of groups if
+// there is none.
+func (c *Client) Proxies() (groups [][]string, active string, fallback int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, g := range c.groups {
@@ -249,7 +237,7 @@ func (c *Client) Proxies() (groups [][]string, active string) {
 		}
 		groups = append(groups, items)
 	}
-	return groups, c.activeProxy("").String()
+	return groups, c.activeProxy("").String(), min(c.fallback, len(groups))
 }
 
 // SetNameservers replaces the name servers, addresses with or without a port.
@@ -265,19 +253,27 @@ func (c *Client) Nameservers() []string {
 type proxyKey struct{}
 
 func (c *Client) timeout(viaProxy bool) time.Duration {
-	switch {
-	case !viaProxy && c.cfg.TimeoutDirect > 0:
-		return c.cfg.TimeoutDirect
-	case c.cfg.Timeout > 0:
-		return c.cfg.Timeout
-	case viaProxy:
-		return defaultTimeout
+	proxied, direct := c.Timeouts()
+	if viaProxy {
+		return proxied
 	}
-	return defaultTimeoutDirect
+	return direct
 }
 
 // Timeouts returns how long an answer is waited for, through a proxy and without.
-func (c *Client) Timeouts() (proxied, direct time.Duration) { return c.timeout(true), c.timeout(false) }
+func (c *Client) Timeouts() (proxied, direct time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.proxied, c.direct
+}
+
+// SetTimeouts changes them, for the requests that are made from now on. Both are
+// longer than zero.
+func (c *Client) SetTimeouts(proxied, direct time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.proxied, c.direct = proxied, direct
+}
 
 // Get fetches path, relative to the base URL, and hands the body to accept. It
 // returns the server that answered. An error of accept that is the caller's own
@@ -339,6 +335,9 @@ func (c *Client) attempts(ctx context.Context, q request, accept Accept) (server
 	usedProxies, usedHosts, retries, fresh := 1, 1, 0, q.fresh
 	backoff := time.Duration(0)
 	servers, host := c.start()
+	if len(servers) == 0 {
+		return "", nil, ErrNoServer
+	}
 	for {
 		via, proxies := c.proxyFor(q.path)
 		a := c.try(ctx, servers[host], via, q, accept)

@@ -76,7 +76,7 @@ func FuzzChain(f *testing.F) {
 			return
 		}
 		defer c.Close()
-		groups, active := c.Proxies()
+		groups, active, _ := c.Proxies()
 		if len(groups) == 0 || active == "" {
 			t.Fatalf("proxies %q, %q, %q give %q, active %q", list, environment, spare, groups, active)
 		}
@@ -145,7 +145,7 @@ func TestProxyGroups(t *testing.T) {
 		if _, err := c.Get(t.Context(), "x", read); err != nil {
 			t.Error(err)
 		}
-		if _, got := c.Proxies(); got != want {
+		if _, got, _ := c.Proxies(); got != want {
 			t.Errorf("active proxy %q, want %q", got, want)
 		}
 	}
@@ -175,7 +175,7 @@ func TestLoadBalance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, active := c.Proxies()
+		_, active, _ := c.Proxies()
 		used[active] = true
 	}
 	if len(used) != len(proxies) {
