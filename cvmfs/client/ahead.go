@@ -220,11 +220,15 @@ func (s *scans) add(gain int) { s.credit = min(s.credit+gain, maxCredit) }
 
 // small is what to fetch of an entry, without a hash where there is nothing, or
 // too much.
-func small(e catalog.Entry) want {
-	if e.IsRegular() && !e.IsChunked() && !e.IsExternal() && e.Size > 0 && e.Size <= aheadFile {
-		return wholeOf(e)
+func (r *Repository) small(dir string, e catalog.Entry) want {
+	if !e.IsRegular() || e.IsChunked() || e.IsExternal() || e.Size <= 0 || e.Size > aheadFile {
+		return want{}
 	}
-	return want{}
+	w := wholeOf(e)
+	if r.opt.Network.SendInfo { // else nobody wants to know
+		w.path = dir + "/" + e.Name
+	}
+	return w
 }
 
 // opened hears of every file that is opened. There is nothing to be gained
@@ -289,7 +293,7 @@ func (s *scans) list(ctx context.Context, one *scan) bool {
 	}
 	one.names, one.wants = make([]string, 0, len(entries)), make([]want, 0, len(entries))
 	for _, e := range entries {
-		one.names, one.wants = append(one.names, e.Name), append(one.wants, small(e))
+		one.names, one.wants = append(one.names, e.Name), append(one.wants, s.r.small(one.dir, e))
 	}
 	one.at = one.index(one.last)
 	one.done = one.at

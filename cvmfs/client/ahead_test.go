@@ -7,8 +7,12 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,6 +92,47 @@ func TestScanIsReadAheadOf(t *testing.T) {
 		if s := r.Stats(); s.Ahead < int64(tree.enough) {
 			t.Errorf("%d directories of %d files: %d were fetched ahead, want %d", tree.dirs, tree.files, s.Ahead, tree.enough)
 		}
+	}
+}
+
+// Whoever asks for it is told what every object is wanted for, be it read ahead of
+// or a catalogue.
+func TestInfoHeader(t *testing.T) {
+	o, paths, _ := manyFiles(t, 4, 25, 2*time.Millisecond)
+	base, err := url.Parse(o.Servers[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	said := map[string]int{}
+	through := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: base.Scheme, Host: base.Host})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/data/") && !strings.HasSuffix(r.URL.Path, "X") { // a certificate is for the repository
+			mu.Lock()
+			said[r.Header.Get("Cvmfs-Info")]++
+			mu.Unlock()
+		}
+		through.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	o.Servers, o.Network.SendInfo = []string{server.URL + base.Path}, true
+	r := open(t, o)
+	for _, path := range paths {
+		readPath(t, r, path)
+	}
+	if s := r.Stats(); s.Ahead < 50 {
+		t.Errorf("%d files were fetched ahead", s.Ahead)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for _, want := range append(paths, "file%20catalog%20at%20"+o.Name+":/%20%28"+r.RootHash().String()+"%29") {
+		if said[want] != 1 {
+			t.Errorf("%q was given as the reason %d times", want, said[want])
+		}
+		delete(said, want)
+	}
+	if len(said) != 0 {
+		t.Errorf("other reasons: %v", said)
 	}
 }
 

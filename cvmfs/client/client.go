@@ -66,6 +66,7 @@ const (
 	defaultCatalogs = 32
 	maxCatalogSize  = 2 << 30   // inflated, where the format does not say
 	maxSmallObject  = 1 << 20   // certificates
+	maxMetainfo     = 64 << 10  // Compat: cvmfs/magic_xattr.cc
 	maxHistory      = 512 << 20 // inflated
 	maxSigned       = 128 << 10 // manifest and whitelist
 )
@@ -87,9 +88,10 @@ type Repository struct {
 
 	tree    atomic.Pointer[tree]
 	offline atomic.Bool
-	maxTTL  atomic.Int64  // Options.MaxTTL, and what SetMaxTTL made of it
-	hurry   chan struct{} // tells Follow that it changed
-	refresh sync.Mutex    // one Refresh at a time
+	meta    atomic.Pointer[cvmfs.Hash] // of the metainfo of the newest manifest; nil before the first
+	maxTTL  atomic.Int64               // Options.MaxTTL, and what SetMaxTTL made of it
+	hurry   chan struct{}              // tells Follow that it changed
+	refresh sync.Mutex                 // one Refresh at a time
 
 	mu      sync.Mutex // guards the next three
 	before  *tree      // the revision that was shown before, if there was one
@@ -247,6 +249,7 @@ func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
 		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
 	}
 	r.offline.Store(false)
+	r.meta.Store(&want.manifest.Metainfo)
 	if want.hash == r.RootHash() {
 		return false, nil
 	}
@@ -311,6 +314,7 @@ func (r *Repository) arrived(want revision) error {
 	if want.manifest == nil {
 		return nil
 	}
+	r.meta.Store(&want.manifest.Metainfo)
 	if err := r.writeBreadcrumb(want.manifest); err != nil && !errors.Is(err, fs.ErrPermission) {
 		r.log.Warn("the revision is not remembered for an offline start", "err", err)
 	}

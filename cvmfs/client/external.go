@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
@@ -39,10 +40,19 @@ func newExternal(opt Options) (*transfer.Client, error) {
 	return newTransfer(opt, "-external."+opt.Name)
 }
 
+// purpose is what a server is told of why an object is wanted. Compat: the
+// original's words for it (cvmfs: cvmfs/catalog_mgr_client.cc).
+func (r *Repository) purpose(w want) string {
+	if w.suffix == cvmfs.SuffixCatalog {
+		return fmt.Sprintf("file catalog at %s:%s (%s)", r.opt.Name, display(w.path), w.hash)
+	}
+	return w.path
+}
+
 // fetch gets an object, or the part of an external file that stands for it.
 func (r *Repository) fetch(ctx context.Context, w want, accept transfer.Accept) error {
-	if w.path != "" && r.opt.Network.SendInfo {
-		ctx = transfer.ForPath(ctx, w.path)
+	if r.opt.Network.SendInfo {
+		ctx = transfer.For(ctx, r.purpose(w))
 	}
 	if !w.external {
 		_, err := r.get(ctx, w.hash.ObjectPath(w.suffix), accept)

@@ -46,7 +46,7 @@ type Network struct {
 	// PACURLs, auto stands for what the environment has as http_proxy.
 	EvaluatePAC func(ctx context.Context, script []byte, url, host string) (string, error)
 
-	SendInfo bool // tell servers which file an object is wanted for, if one was opened (CVMFS_SEND_INFO_HEADER)
+	SendInfo bool // tell servers which file or catalogue an object is wanted for (CVMFS_SEND_INFO_HEADER)
 }
 
 // Link is the way to a set of servers. What is changed counts for the requests

@@ -48,7 +48,7 @@ type want struct {
 	size        int64 // plain; -1 if not known
 	limit       int64 // of the plain size, where it is not known
 
-	path     string // of the file it is wanted for; empty if it is for none, or for one nobody has opened yet
+	path     string // of the file or the catalogue it is wanted for; empty if that is not known
 	external bool   // it is no object: a part of that file, from offset on, on another server
 	offset   int64
 }

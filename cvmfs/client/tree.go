@@ -85,7 +85,7 @@ func (t *tree) openCatalog(ctx context.Context, n catalog.Nested, at, base strin
 	if n.Size > maxCatalogSize {
 		return nil, fmt.Errorf("catalogue at %q has %d bytes, more than %d: %w", at, n.Size, maxCatalogSize, cvmfs.ErrMalformed)
 	}
-	w := want{hash: n.Hash, suffix: cvmfs.SuffixCatalog, size: knownSize(n.Size), limit: maxCatalogSize}
+	w := want{hash: n.Hash, suffix: cvmfs.SuffixCatalog, size: knownSize(n.Size), limit: maxCatalogSize, path: at}
 	for again := false; ; again = true {
 		o, err := t.r.object(ctx, w)
 		if err != nil {

@@ -55,7 +55,7 @@ func (w *walker) list(dir string) (frame, []want, error) {
 	for _, e := range entries {
 		if e.IsDir() {
 			f.subdirs = append(f.subdirs, e.Name)
-		} else if one := small(e); !one.hash.IsZero() && len(files) < widestWindow {
+		} else if one := w.r.small(dir, e); !one.hash.IsZero() && len(files) < widestWindow {
 			files = append(files, one)
 		}
 	}

@@ -349,6 +349,7 @@ CVMFS_BACKOFF_INIT=3 CVMFS_BACKOFF_MAX=9 CVMFS_PROXY_RESET_AFTER=0 CVMFS_HOST_RE
 CVMFS_DNS_TIMEOUT=2 CVMFS_DNS_RETRIES=4 CVMFS_LOW_SPEED_LIMIT=512 CVMFS_MAX_IPADDR_PER_PROXY=2
 CVMFS_IPFAMILY_PREFER=6 CVMFS_DNS_SERVER=192.0.2.1 CVMFS_PROXY_TEMPLATE=here
 CVMFS_CACHE_BASE=/var/lib/cvmfs CVMFS_SHARED_CACHE=yes CVMFS_QUOTA_LIMIT=2000
+CVMFS_NFILES=65536 CVMFS_CHECK_PERMISSIONS=no CVMFS_HIDE_MAGIC_XATTRS=no
 CVMFS_REPOSITORY_TAG=stable CVMFS_ROOT_HASH=` + hash})
 	h, err := cvmfs.ParseHash(hash)
 	if err != nil {
@@ -360,18 +361,27 @@ CVMFS_REPOSITORY_TAG=stable CVMFS_ROOT_HASH=` + hash})
 		ShardProxies: true, Indefinite: true, Timeout: 7 * time.Second, TimeoutDirect: 8 * time.Second, Backoff: 3 * time.Second,
 		BackoffMax: 9 * time.Second, HostResetAfter: time.Minute, DNSTimeout: 2 * time.Second, DNSRetries: 4, LowSpeed: 512,
 		AddressesPerProxy: 2, PreferIPv6: true, Nameserver: "192.0.2.1", CacheDir: "/var/lib/cvmfs/shared", Quota: 2000 << 20,
-		Tag: "stable", RootHash: h,
+		Tag: "stable", RootHash: h, Files: 65536, Unchecked: true, MagicListed: ListedEverywhere,
 	}
 	if diff := cmp.Diff(want, mustRead(t, "sw.example.org", dir)); diff != "" {
 		t.Errorf("repository (-want +got):\n%s", diff)
 	}
 	for _, text := range []string{
 		"CVMFS_TIMEOUT=soon", "CVMFS_TIMEOUT=-1", "CVMFS_USE_GEOAPI=maybe", "CVMFS_QUOTA_LIMIT=much", "CVMFS_ROOT_HASH=xyz",
-		"CVMFS_SERVER_URL=ftp://a", "CVMFS_SERVER_URL=a", "CVMFS_IPFAMILY_PREFER=5", "CVMFS_CACHE_BASE=/a CVMFS_CACHE_DIR=/b",
+		"CVMFS_SERVER_URL=ftp://a", "CVMFS_SERVER_URL=a", "CVMFS_IPFAMILY_PREFER=5", "CVMFS_NFILES=all", "CVMFS_MAGIC_XATTRS_VISIBILITY=often", "CVMFS_CACHE_BASE=/a CVMFS_CACHE_DIR=/b",
 	} {
 		dir := install(t, map[string]string{"default.conf": "CVMFS_SERVER_URL=http://a\n" + text})
 		if _, err := must(t, "sw.example.org", dir).Repository(); !errors.Is(err, ErrValue) || !strings.Contains(err.Error(), "default.conf:2") {
 			t.Errorf("%s: error %v, want %v with its line", text, err, ErrValue)
+		}
+	}
+	for text, want := range map[string]Listing{
+		"": ListedAsUsual, "CVMFS_HIDE_MAGIC_XATTRS=yes": ListedNever, "CVMFS_MAGIC_XATTRS_VISIBILITY=RootOnly": ListedOnRoot,
+		"CVMFS_HIDE_MAGIC_XATTRS=yes CVMFS_MAGIC_XATTRS_VISIBILITY=always": ListedEverywhere,
+	} {
+		dir := install(t, map[string]string{"default.conf": "CVMFS_SERVER_URL=http://a\n" + text})
+		if r := mustRead(t, "sw.example.org", dir); r.MagicListed != want || r.Unchecked {
+			t.Errorf("%q: attributes are listed %q, want %q; modes are unchecked: %v", text, r.MagicListed, want, r.Unchecked)
 		}
 	}
 	for text, want := range map[string]int64{"-1": 0, "0": 0, "10": 10 << 20} {

@@ -59,7 +59,22 @@ type Repository struct {
 	// Of a mount.
 	Suid, Frozen          bool          // Frozen is CVMFS_AUTO_UPDATE=no
 	MaxTTL, KernelTimeout time.Duration // 0 means as usual
+	Files                 uint64        // that may be open at the same time; 0 means as usual
+	Unchecked             bool          // modes and owners are shown, and not enforced
+	MagicListed           Listing       // where listing attributes names those that no repository stores
 }
+
+// Listing says where something is listed.
+type Listing string
+
+// The values of CVMFS_MAGIC_XATTRS_VISIBILITY. ListedAsUsual is none of them: the
+// configuration does not say.
+const (
+	ListedAsUsual    Listing = ""
+	ListedNever      Listing = "never"
+	ListedOnRoot     Listing = "rootonly"
+	ListedEverywhere Listing = "always"
+)
 
 // External is where the content of external files is.
 type External struct {
@@ -121,6 +136,9 @@ func (c *Config) Repository() (Repository, error) {
 	r.UIDs, r.GIDs = p.idMap("CVMFS_UID_MAP"), p.idMap("CVMFS_GID_MAP")
 	r.Suid, r.Frozen = p.bool("CVMFS_SUID"), p.text("CVMFS_AUTO_UPDATE") != "" && !p.bool("CVMFS_AUTO_UPDATE")
 	r.MaxTTL, r.KernelTimeout = time.Duration(p.number("CVMFS_MAX_TTL"))*time.Minute, p.seconds("CVMFS_KCACHE_TIMEOUT")
+	r.Files = uint64(p.number("CVMFS_NFILES")) //nolint:gosec // never negative
+	r.Unchecked = p.text("CVMFS_CHECK_PERMISSIONS") != "" && !p.bool("CVMFS_CHECK_PERMISSIONS")
+	r.MagicListed = p.listing()
 	r.Tag = p.text("CVMFS_REPOSITORY_TAG")
 	if text := p.text("CVMFS_REPOSITORY_DATE"); text != "" {
 		var err error
@@ -203,6 +221,27 @@ func (p *parser) number(name string) int {
 
 func (p *parser) seconds(name string) time.Duration {
 	return time.Duration(p.number(name)) * time.Second
+}
+
+// listing reads the parameter of today and the one of old, which it overrides.
+func (p *parser) listing() Listing {
+	const today, old = "CVMFS_MAGIC_XATTRS_VISIBILITY", "CVMFS_HIDE_MAGIC_XATTRS"
+	where := ListedAsUsual
+	switch hidden := p.bool(old); {
+	case hidden:
+		where = ListedNever
+	case p.text(old) != "":
+		where = ListedEverywhere
+	}
+	if text := p.text(today); text != "" {
+		where = Listing(strings.ToLower(text))
+	}
+	switch where {
+	case ListedAsUsual, ListedNever, ListedOnRoot, ListedEverywhere:
+	default:
+		p.bad(today, "is neither never, rootonly nor always")
+	}
+	return where
 }
 
 func boolean(v Value) (bool, error) {

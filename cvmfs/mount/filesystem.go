@@ -38,6 +38,8 @@ type fileSystem struct {
 	recent             *recent // of a silent kernel
 	generations        generations
 
+	magicOptions
+
 	mu    sync.Mutex // guards the open files and directories
 	next  uint64
 	files map[uint64]*client.File

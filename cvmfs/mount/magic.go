@@ -30,17 +30,17 @@ const (
 // before the limit instead of behind it.
 func (f *fileSystem) magicValue(ctx ctx, name, path string, e catalog.Entry) (value string, ok bool, err error) {
 	page := ""
-	compute, ok := magicAttributes[name]
+	a, ok := magicAttributes[name]
 	i := strings.LastIndexAny(name, "~@")
 	if !ok && i >= 0 {
 		page = name[i:]
-		compute, ok = magicAttributes[name[:i]]
+		a, ok = magicAttributes[name[:i]]
 	}
-	if !ok {
+	if !ok || !a.applies(f, e) {
 		return "", false, nil
 	}
-	value, err = compute(f, ctx, path, e)
-	if err != nil || value == "" {
+	value, err = a.value(f, ctx, path, e)
+	if err != nil {
 		return "", false, err
 	}
 	if page == "" && len(value) <= maxAttribute {
@@ -82,12 +82,46 @@ func pages(value string) []string {
 	return append(list, page)
 }
 
-func externalHost(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
+// magicOptions are those of Options that the magic attributes need.
+type magicOptions struct {
+	visible   Visibility
+	logBuffer *LogBuffer
+}
+
+// Visibility says where listing the attributes of something names the magic ones.
+// Whoever asks for one by its name gets it in any case.
+type Visibility int
+
+// Differs: the original lists them on the mount's root by default (cvmfs:
+// cvmfs/magic_xattr.cc), and a copy-up of overlayfs would then write them to the
+// disk; here they are listed where CVMFS_MAGIC_XATTRS_VISIBILITY or
+// CVMFS_HIDE_MAGIC_XATTRS ask for it.
+const (
+	Hidden     Visibility = iota
+	RootOnly              // on the root of the mount
+	Everywhere            // on everything
+)
+
+// magicNames are the magic attributes that a listing names.
+func (f *fileSystem) magicNames(path string, e catalog.Entry) (names []string) {
+	if f.visible == Hidden || f.visible == RootOnly && path != "" {
+		return nil
+	}
+	for name, a := range magicAttributes {
+		if a.applies(f, e) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// externalHost is the server of external files, "" if there is none.
+func externalHost(f *fileSystem) string {
 	servers, active := f.r.ExternalLink().Servers()
 	if len(servers) == 0 {
-		return "", nil
+		return ""
 	}
-	return servers[active], nil
+	return servers[active]
 }
 
 // proxyList has one proxy a line.
@@ -127,18 +161,6 @@ func counterList(counters map[string]int64) string {
 	return b.String()
 }
 
-// counted is an attribute that is known only where the kernel tells of opening
-// and closing.
-func counted(value func(c Counters) int64) magic {
-	return func(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {
-		c := f.counters()
-		if !c.Counted {
-			return "", nil
-		}
-		return decimal(value(c)), nil
-	}
-}
-
 // hitRate is the share of objects that were in the cache, in per cent.
 func hitRate(s client.Stats) string {
 	all := s.CacheHits + s.Objects + s.Sliced
@@ -163,4 +185,18 @@ func maxFiles() string {
 		return ""
 	}
 	return decimal(limit.Cur)
+}
+
+func flag(set bool) string {
+	if set {
+		return "1"
+	}
+	return "0"
+}
+
+func decimal[N int | int64 | uint64](n N) string {
+	if n >= 0 {
+		return strconv.FormatUint(uint64(n), 10)
+	}
+	return strconv.FormatInt(int64(n), 10)
 }

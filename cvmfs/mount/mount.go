@@ -27,6 +27,7 @@ const forever = time.Duration(math.MaxInt32) * time.Second
 type Options struct {
 	AllowOther bool // other users than the mounting one may use it
 	Suid       bool // honour setuid bits and file capabilities
+	Unchecked  bool // everyone may read everything, whatever its mode (CVMFS_CHECK_PERMISSIONS=no)
 
 	// KernelTimeout is how long the kernel may believe what it was told of a
 	// repository that follows its newest revision; 0 means 60 s, as the original's
@@ -37,7 +38,10 @@ type Options struct {
 	// Counters knows. Kernels since 5.1 open by themselves otherwise, and what they
 	// have read once costs as much as on a disk.
 	CountOpens bool
-	Log        *slog.Logger
+
+	Visible   Visibility // where magic attributes are listed
+	LogBuffer *LogBuffer // read by the magic attribute user.logbuffer; nil for none
+	Log       *slog.Logger
 }
 
 // Server is a mounted repository.
@@ -67,10 +71,15 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if !opt.Suid {
 		flags |= syscall.MS_NOSUID
 	}
+	var kernel []string
+	if !opt.Unchecked {
+		kernel = append(kernel, "default_permissions")
+	}
 	files := newFileSystem(r, opt)
+	files.magicOptions = magicOptions{visible: opt.Visible, logBuffer: opt.LogBuffer}
 	server, err := fuse.NewServer(files, dir, &fuse.MountOptions{
 		AllowOther: opt.AllowOther,
-		Options:    []string{"default_permissions"},
+		Options:    kernel,
 		FsName:     r.Name(),
 		Name:       "cvmfs",
 		// The library mounts with nosuid and nodev unless it is given flags.
@@ -118,6 +127,27 @@ func DeviceOf(file string) (string, error) {
 		return "", &fs.PathError{Op: "stat", Path: file, Err: err}
 	}
 	return fmt.Sprintf("%d:%d", unix.Major(info.Dev), unix.Minor(info.Dev)), nil
+}
+
+// RaiseFileLimit lets this process have that many files open, or else as many as it
+// may, and returns how many those are. A higher limit stays.
+func RaiseFileLimit(wanted uint64) (limit uint64, err error) {
+	var now unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &now); err != nil {
+		return 0, fmt.Errorf("reading the limit on open files: %w", err)
+	}
+	if now.Cur >= wanted {
+		return now.Cur, nil
+	}
+	raised := unix.Rlimit{Cur: wanted, Max: max(wanted, now.Max)}
+	if err = unix.Setrlimit(unix.RLIMIT_NOFILE, &raised); err == nil {
+		return wanted, nil
+	}
+	err = fmt.Errorf("raising the limit on open files to %d: %w", wanted, err)
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: now.Max, Max: now.Max}) == nil {
+		return now.Max, err
+	}
+	return now.Cur, err
 }
 
 // Wait returns when the file system is unmounted, by whomever.

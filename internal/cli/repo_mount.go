@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -119,13 +120,19 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		signal.Ignore(syscall.SIGINT, syscall.SIGHUP)
 		ready = os.NewFile(readyFD, "ready")
 	}
+	lines := &mount.LogBuffer{}
+	a.log = slog.New(lines.Handler(a.log.Handler()))
 	r, err := f.open(ctx, a, args[0])
 	if err != nil {
 		return err
 	}
 	defer r.Close() //nolint:errcheck // nothing was written but a cache
+	if limit, err := mount.RaiseFileLimit(f.conf.Files); err != nil {
+		_, _ = fmt.Fprintf(a.Err, "mica: no more than %d files can be open in this mount, CVMFS_NFILES wants %d: %v\n", limit, f.conf.Files, err)
+	}
 	m, err := mount.Mount(ctx, r, args[1], mount.Options{
-		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, KernelTimeout: f.conf.KernelTimeout, CountOpens: f.countOpens, Log: a.log,
+		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, Unchecked: f.conf.Unchecked, KernelTimeout: f.conf.KernelTimeout,
+		CountOpens: f.countOpens, Visible: visible[f.conf.MagicListed], LogBuffer: lines, Log: a.log,
 	})
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
@@ -160,6 +167,11 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 		return fail.New(fail.Conflict, "%w", err).Hint("close what is open below %s, then run umount", args[1])
 	}
 	return writeRecord(f.record, r)
+}
+
+// visible is what the configuration's words mean to a mount.
+var visible = map[config.Listing]mount.Visibility{
+	config.ListedAsUsual: mount.Hidden, config.ListedNever: mount.Hidden, config.ListedOnRoot: mount.RootOnly, config.ListedEverywhere: mount.Everywhere,
 }
 
 // answer opens the control socket of a mount and returns what closes it, which is

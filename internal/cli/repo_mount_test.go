@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/internal/fail"
@@ -73,6 +77,58 @@ func TestRepoMountRecordsAndMaps(t *testing.T) {
 	}
 	if !found {
 		t.Errorf("the profile has not what was read: %s", text)
+	}
+}
+
+// A mount by name follows what the configuration says of mounts.
+func TestRepoMountConfigured(t *testing.T) {
+	tier.Root(t)
+	repo, key := smallRepo(t)
+	dir := t.TempDir()
+	at := filepath.Join(dir, "at")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := "CVMFS_SERVER_URL=\"file://" + filepath.Dir(repo) + "/@fqrn@\"\nCVMFS_PUBLIC_KEY=" + key +
+		"\nCVMFS_MAGIC_XATTRS_VISIBILITY=rootonly\nCVMFS_NFILES=1073741824\n" // more than the kernel allows
+	if err := os.WriteFile(filepath.Join(dir, "default.local"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
+	ctx, end := context.WithCancel(t.Context())
+	var messages bytes.Buffer
+	ended := make(chan error, 1)
+	go func() {
+		_, err := repoCommandTo(ctx, &messages, newRepoMount, filepath.Base(repo), at, "--foreground", "--cache", filepath.Join(dir, "cache"), "--config", dir)
+		ended <- err
+	}()
+	for {
+		if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
+			break
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("mount ended: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	for path, want := range map[string]bool{at: true, filepath.Join(at, "README"): false} {
+		buf := make([]byte, 64<<10)
+		n, err := unix.Listxattr(path, buf)
+		if got := strings.Contains(string(buf[:max(n, 0)]), "user.logbuffer\x00"); err != nil || got != want {
+			t.Errorf("magic attributes of %s are listed: %v, %v", path, got, err)
+		}
+	}
+	end()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("no more than %d files can be open in this mount, CVMFS_NFILES wants 1073741824", limit.Max); !strings.Contains(messages.String(), want) {
+		t.Errorf("messages %q, want among them %q", messages.String(), want)
 	}
 }
 

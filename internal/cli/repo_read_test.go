@@ -42,9 +42,14 @@ func mustRepo(t *testing.T, make func(*app) *cobra.Command, args ...string) stri
 }
 
 func repoCommandIn(ctx context.Context, make func(*app) *cobra.Command, args ...string) (string, error) {
+	return repoCommandTo(ctx, io.Discard, make, args...)
+}
+
+// repoCommandTo is repoCommandIn with somewhere for messages.
+func repoCommandTo(ctx context.Context, messages io.Writer, make func(*app) *cobra.Command, args ...string) (string, error) {
 	var out bytes.Buffer
 	home := filepath.Join(os.TempDir(), "none")
-	a := &app{IO: IO{In: strings.NewReader(""), Out: &out, Err: io.Discard, Env: func(name string) string {
+	a := &app{IO: IO{In: strings.NewReader(""), Out: &out, Err: messages, Env: func(name string) string {
 		if name == "HOME" {
 			return home
 		}

@@ -84,7 +84,9 @@ func serve(log *slog.Logger, config io.ReadCloser, tell func(report), listening 
 	ctx, quit := protect(log)
 	defer quit(nil)
 
-	p := &process{config: c, log: log, tell: tell, quit: quit}
+	lines := &mount.LogBuffer{}
+	log = slog.New(lines.Handler(log.Handler()))
+	p := &process{config: c, log: log, lines: lines, tell: tell, quit: quit}
 	if err := p.prepare(); err != nil {
 		return err
 	}
@@ -180,13 +182,8 @@ func protect(log *slog.Logger) (context.Context, context.CancelCauseFunc) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
 		log.Warn("the kernel may end this process when memory is short", "err", err)
 	}
-	limit := unix.Rlimit{Cur: wantedFiles, Max: wantedFiles}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-			limit.Cur = limit.Max
-			err = errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
-		}
-		log.Debug("fewer open files than wanted", "limit", limit.Cur, "err", err)
+	if limit, err := mount.RaiseFileLimit(wantedFiles); err != nil {
+		log.Debug("fewer open files than wanted", "limit", limit, "err", err)
 	}
 	unix.Umask(0o077)
 	return ctx, quit
@@ -196,6 +193,7 @@ func protect(log *slog.Logger) (context.Context, context.CancelCauseFunc) {
 type process struct {
 	config Config
 	log    *slog.Logger
+	lines  *mount.LogBuffer // the last ones of log
 	tell   func(report)
 	quit   context.CancelCauseFunc
 
@@ -356,7 +354,7 @@ func (p *process) open(ctx context.Context) error {
 }
 
 func (p *process) mount(ctx context.Context) error {
-	s, err := mount.Mount(ctx, p.repo, p.config.Mountpoint, mount.Options{AllowOther: true, Suid: true, Log: p.log})
+	s, err := mount.Mount(ctx, p.repo, p.config.Mountpoint, mount.Options{AllowOther: true, Suid: true, LogBuffer: p.lines, Log: p.log})
 	switch {
 	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOENT):
 		return fail.New(fail.HostLacks, "%w", err).Hint("load the module fuse, and check that %s exists", p.config.Mountpoint)

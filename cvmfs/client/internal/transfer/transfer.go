@@ -501,10 +501,28 @@ func (q request) status() int {
 // infoKey is for what a request is made for.
 type infoKey struct{}
 
-// ForPath tells the servers, where the configuration wants that, which file of
-// the repository a request is made for. Its odd bytes are escaped as in a URL.
-func ForPath(ctx context.Context, path string) context.Context {
-	return context.WithValue(ctx, infoKey{}, (&url.URL{Path: path}).EscapedPath())
+// For tells the servers, where the configuration wants that, what a request is made
+// for; "" is nothing.
+func For(ctx context.Context, purpose string) context.Context {
+	if purpose == "" {
+		return ctx
+	}
+	return context.WithValue(ctx, infoKey{}, escape(purpose))
+}
+
+// escape makes text fit for a header. Compat: the characters that stay are the
+// original's (cvmfs: EscapeUrlChar).
+func escape(text string) string {
+	var b strings.Builder
+	for i := range len(text) {
+		switch c := text[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("/:.@+-_~[],", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 func tryFile(dir string, q request, accept Accept) (Class, error) {
