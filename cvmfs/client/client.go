@@ -66,7 +66,7 @@ const (
 	defaultCatalogs = 32
 	maxCatalogSize  = 2 << 30   // inflated, where the format does not say
 	maxSmallObject  = 1 << 20   // certificates
-	maxMetainfo     = 64 << 10  // Compat: cvmfs/magic_xattr.cc
+	maxMetainfo     = 64 << 10  // as in the original
 	maxHistory      = 512 << 20 // inflated
 	maxSigned       = 128 << 10 // manifest and whitelist
 )

@@ -40,8 +40,9 @@ func newExternal(opt Options) (*transfer.Client, error) {
 	return newTransfer(opt, "-external."+opt.Name)
 }
 
-// purpose is what a server is told of why an object is wanted. Compat: the
-// original's words for it (cvmfs: cvmfs/catalog_mgr_client.cc).
+// purpose is what a server is told of why an object is wanted. Compat: what the
+// header of CVMFS_SEND_INFO_HEADER says of a catalogue has the original's words
+// (cvmfs: cvmfs/catalog_mgr_client.cc).
 func (r *Repository) purpose(w want) string {
 	if w.suffix == cvmfs.SuffixCatalog {
 		return fmt.Sprintf("file catalog at %s:%s (%s)", r.opt.Name, display(w.path), w.hash)

@@ -92,9 +92,9 @@ type magicOptions struct {
 // Whoever asks for one by its name gets it in any case.
 type Visibility int
 
-// Differs: the original lists them on the mount's root by default (cvmfs:
-// cvmfs/magic_xattr.cc), and a copy-up of overlayfs would then write them to the
-// disk; here they are listed where CVMFS_MAGIC_XATTRS_VISIBILITY or
+// Differs: the original lists its magic attributes on the mount's root by default
+// (cvmfs: cvmfs/magic_xattr.cc), and a copy-up of overlayfs would then write them to
+// the disk; here they are listed only where CVMFS_MAGIC_XATTRS_VISIBILITY or
 // CVMFS_HIDE_MAGIC_XATTRS ask for it.
 const (
 	Hidden     Visibility = iota

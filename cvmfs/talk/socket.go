@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +21,8 @@ import (
 
 const (
 	socketPrefix   = "cvmfs_io."
+	besideMark     = "@" // no name of a repository has it
+	maxBeside      = 100
 	maxCommand     = 512
 	maxReply       = 64 << 20 // a list of a million objects
 	dialTimeout    = 30 * time.Second
@@ -38,7 +42,15 @@ type Listener struct {
 // Listen makes the control socket of the named repository in dir. One that was
 // left behind is replaced; ErrInUse says that somebody still answers it. With "."
 // for dir the process may change its root to the working directory afterwards.
-func Listen(dir, name string) (*Listener, error) {
+func Listen(dir, name string) (*Listener, error) { return listen(dir, name, 1) }
+
+// ListenBeside is Listen for one of several mounts that share a cache directory. The
+// first of a repository has its name; a later one, as long as another has that, the
+// name with @2, @3 and so on behind it. Differs: the original does not mount a
+// repository twice from one workspace.
+func ListenBeside(dir, name string) (*Listener, error) { return listen(dir, name, maxBeside) }
+
+func listen(dir, name string, most int) (*Listener, error) {
 	wrap := func(err error) error {
 		return fmt.Errorf("making the control socket of %s in %s: %w", name, dir, err)
 	}
@@ -52,9 +64,18 @@ func Listen(dir, name string) (*Listener, error) {
 	if err := unix.Flock(int(parent.Fd()), unix.LOCK_EX); err != nil {
 		return nil, wrap(err)
 	}
-	file := filepath.Join(dir, socketPrefix+name)
-	if err := removeDead(parent, file); err != nil {
-		return nil, wrap(err)
+	var file string
+	for i := 1; ; i++ {
+		file = Socket(dir, name)
+		if i > 1 {
+			file += besideMark + strconv.Itoa(i)
+		}
+		if err = removeDead(parent, file); err == nil {
+			break
+		}
+		if !errors.Is(err, ErrInUse) || i == most {
+			return nil, wrap(err)
+		}
 	}
 	socket, err := net.ListenUnix("unix", &net.UnixAddr{Name: short(parent, file), Net: "unix"})
 	if err != nil {
@@ -163,6 +184,22 @@ func Sockets(dir string) ([]string, error) {
 		}
 	}
 	return list, nil
+}
+
+// SocketsOf returns the control sockets of one repository in a cache directory, that
+// of the first mount first.
+func SocketsOf(dir, name string) ([]string, error) {
+	all, err := Sockets(dir)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(s string) bool { return RepositoryOf(s) != name }), nil
+}
+
+// RepositoryOf returns the name of the repository that a control socket is of.
+func RepositoryOf(socket string) string {
+	name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(socket), socketPrefix), besideMark)
+	return name
 }
 
 // Socket returns the control socket of a repository with its cache in dir.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -283,6 +284,67 @@ func TestListen(t *testing.T) {
 	if _, err := ask(t, file, strings.Repeat("x", 512)); err == nil || !strings.Contains(err.Error(), "511") {
 		t.Errorf("a long command: %v", err)
 	}
+}
+
+// The sockets of several mounts of one repository lie beside each other, each as
+// long as its mount, and none takes another's place.
+func TestListenBeside(t *testing.T) {
+	const name = "a.example.org"
+	dir := t.TempDir()
+	beside := func(answer string) (end func()) {
+		t.Helper()
+		l, err := talk.ListenBeside(dir, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var served sync.WaitGroup
+		served.Go(func() {
+			l.Serve(t.Context(), slog.New(slog.DiscardHandler), func(context.Context, string) string { return answer })
+		})
+		return func() {
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			within(t, "the end of Serve", served.Wait)
+		}
+	}
+	check := func(want ...string) {
+		t.Helper()
+		sockets, err := talk.SocketsOf(dir, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range sockets {
+			reply, err := ask(t, s, "x")
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, reply)
+			if of := talk.RepositoryOf(s); of != name {
+				t.Errorf("%s is of %q", s, of)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the sockets are of %q, want %q", got, want)
+		}
+	}
+	serve(t, dir, "b.example.org", echo)
+	endFirst := beside("first")
+	endSecond := beside("second")
+	check("first", "second")
+	if _, err := talk.Listen(dir, name); !errors.Is(err, talk.ErrInUse) {
+		t.Errorf("one that must be alone: %v, want %v", err, talk.ErrInUse)
+	}
+	endThird := beside("third")
+	endFirst()
+	check("second", "third")
+	endFourth := beside("fourth")
+	check("fourth", "second", "third")
+	endSecond()
+	endThird()
+	endFourth()
+	check()
 }
 
 // The address of a socket is short, names of directories are not.

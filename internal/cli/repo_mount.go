@@ -185,7 +185,7 @@ func (a *app) answer(ctx context.Context, f *mountFlags, c talk.Commands) (done 
 	if abs, err := filepath.Abs(c.Mountpoint); err == nil {
 		c.Mountpoint = abs
 	}
-	control, err := talk.Listen(c.Repository.CacheDir(), c.Repository.Name())
+	control, err := talk.ListenBeside(c.Repository.CacheDir(), c.Repository.Name())
 	if err != nil {
 		_, _ = fmt.Fprintf(a.Err, "mica: this mount does not answer 'mica repo talk': %v\n", err)
 		return func() {}

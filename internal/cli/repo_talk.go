@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/cvmfs/talk"
 	"github.com/micavm/mica/internal/fail"
 )
@@ -25,25 +27,49 @@ func newRepoTalk(a *app) *cobra.Command {
 		Long: `Send a command to the process behind a mount and show its answer. The mount is
 given by the name of its repository, by its mountpoint or by its cache directory.
 
-  revision, version, mountpoint, pid, parameters
-  remount                    look for a newer revision now
-  host info, host switch     servers: which there are, and on to the next
-  proxy info, proxy group switch
-  external host info, external host switch, external proxy info
-  timeout info, max ttl info, nameserver get, nameserver set ADDRESS
-  cache size, cache limit get
+  revision, version, version patchlevel, mountpoint, device id, parameters
+  pid, pid cachemgr          of the one process that there is
+  remount, remount sync      look for a newer revision now
+  chroot HASH                show the revision with that root catalogue, until the
+                             next look for a newer one
+  max ttl info, max ttl set MINUTES
+  open catalogs, detach nested catalogs
+                             catalogues in memory; close those nobody uses
+  internal affairs, reset error counters
+
+Servers, proxies and names. What is set counts from the next request on:
+
+  host info                  which servers there are, and which is in use
+  host switch, host set URL;URL...
+  host probe                 order them by how fast they answer
+  host probe geo             order them by where they are
+  proxy info, proxy set LIST, proxy fallback LIST
+  proxy rebalance            another one of those that share the load
+  proxy group switch         on to the next group
+  timeout info, timeout set PROXIED DIRECT
+                             in seconds
+  nameserver get, nameserver set ADDRESS
+  external host info, external host switch, external host set URL;URL...
+  external proxy info, external proxy set LIST
+                             the same for the content of external files
+
+The cache:
+
+  cache instance, cache size, cache limit get, cache limit set MEGABYTES
+  cache list, cache list pinned, cache list catalogs
+                             one object a line, by its hash
   cleanup MEGABYTES          shrink the cache to that
+  cleanup rate MINUTES       how often it was shrunk since
   evict PATH, pin PATH       drop a file from the cache, or keep it there for good
-  detach nested catalogs     free the memory of catalogues nobody uses
-  internal affairs           counters
   tear down to read-only     never write to the cache again
 
 They are those of the original client's cvmfs_talk.`,
 		Example: `  mica repo talk sw.example.org remount
-  mica repo talk /mnt host info`,
+  mica repo talk /mnt host info
+  mica repo talk /mnt "proxy set http://squid1:3128|http://squid2:3128"`,
 		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			socket, err := controlSocket(a, args[0], cache)
+			socket, err := controlSocket(cmd.Context(), a, args[0], cache)
 			if err != nil {
 				return err
 			}
@@ -75,18 +101,19 @@ func (a *app) talk(ctx context.Context, socket, command string) error {
 
 // controlSocket finds the socket of a mount: by the name of the repository, or by
 // a directory that is the mountpoint or the cache.
-func controlSocket(a *app, of, cache string) (string, error) {
-	name := of
+func controlSocket(ctx context.Context, a *app, of, cache string) (string, error) {
+	name, device := of, ""
 	if info, err := os.Stat(of); err == nil && info.IsDir() {
 		list, err := talk.Sockets(of)
 		if err != nil {
 			return "", err
 		}
-		switch {
-		case len(list) == 1:
-			return list[0], nil
-		case len(list) > 1:
-			return "", fail.New(fail.Usage, "%s is the cache of several mounts", of).Hint("give the name of the repository, and --cache %s", of)
+		if len(list) > 0 {
+			name = talk.RepositoryOf(list[0])
+			if slices.ContainsFunc(list, func(s string) bool { return talk.RepositoryOf(s) != name }) {
+				return "", fail.New(fail.Usage, "%s is the cache of several repositories", of).Hint("give the name of one, and --cache %s", of)
+			}
+			return socketOfMount(ctx, of, of, name, "")
 		}
 		buf := make([]byte, 256)
 		n, err := unix.Getxattr(of, "user.fqrn", buf)
@@ -95,6 +122,9 @@ func controlSocket(a *app, of, cache string) (string, error) {
 				Hint("mount the repository with 'mica repo mount'")
 		}
 		name = string(buf[:n])
+		if device, err = mount.DeviceOf(of); err != nil {
+			return "", err
+		}
 	}
 	if err := cvmfs.CheckName(name); err != nil {
 		return "", fail.New(fail.Usage, "%w", err).Hint("give the name of the repository, its mountpoint or its cache directory")
@@ -105,6 +135,29 @@ func controlSocket(a *app, of, cache string) (string, error) {
 			return "", err
 		}
 		cache = dir
+	}
+	return socketOfMount(ctx, of, cache, name, device)
+}
+
+// socketOfMount returns the socket of the mount on a device, or else that of the
+// first mount that answers.
+func socketOfMount(ctx context.Context, of, cache, name, device string) (string, error) {
+	list, err := talk.SocketsOf(cache, name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	for _, socket := range list {
+		reply, err := talk.Send(ctx, socket, "device id")
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			return socket, nil // whoever uses it says so
+		case err == nil && (device == "" || reply == device):
+			return socket, nil
+		}
+	}
+	if device != "" && len(list) > 0 {
+		return "", fail.New(fail.NotFound, "the mount at %s does not answer in %s", of, cache).
+			Hint("if its cache is elsewhere, give the directory with --cache")
 	}
 	return talk.Socket(cache, name), nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // A mount is asked by its name, its mountpoint and its cache; a second one of the
-// same cache leaves the socket to the first.
+// same cache is asked by its mountpoint, and by the name when the first has ended.
 func TestRepoTalk(t *testing.T) {
 	tier.Root(t)
 	repo, key := smallRepo(t)
@@ -60,10 +60,19 @@ func TestRepoTalk(t *testing.T) {
 	}
 	other := filepath.Join(dir, "two")
 	endOther := mounted(other)
-	for _, of := range []string{name, at, cache, other} {
-		if got, err := ask(of, "mountpoint"); err != nil || strings.TrimSpace(got) != at {
-			t.Errorf("mountpoint of %s: %q, %v, want %q", of, got, err, at)
+	for {
+		if _, err := ask(other, "pid"); err == nil {
+			break
 		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	for of, want := range map[string]string{name: at, at: at, cache: at, other: other} {
+		if got, err := ask(of, "mountpoint"); err != nil || strings.TrimSpace(got) != want {
+			t.Errorf("mountpoint of %s: %q, %v, want %q", of, got, err, want)
+		}
+	}
+	if _, err := repoCommand(t, newRepoTalk, other, "pid", "--cache", t.TempDir()); !fail.Is(err, fail.NotFound) {
+		t.Errorf("a mount with another cache: %v", err)
 	}
 	if _, err := os.ReadFile(filepath.Join(at, "README")); err != nil {
 		t.Error(err)
@@ -79,7 +88,19 @@ func TestRepoTalk(t *testing.T) {
 	if got, err := ask(name, "remount"); err != nil || got != "Catalog up to date\n" {
 		t.Errorf("after the second mount ended: %q, %v", got, err)
 	}
+	third := filepath.Join(dir, "three")
+	endThird := mounted(third)
+	for {
+		if _, err := ask(third, "pid"); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	end()
+	if got, err := ask(name, "mountpoint"); err != nil || strings.TrimSpace(got) != third {
+		t.Errorf("after the first mount ended: %q, %v, want %q", got, err, third)
+	}
+	endThird()
 	if _, err := ask(name, "pid"); !fail.Is(err, fail.NotFound) {
 		t.Errorf("after the mount ended: %v", err)
 	}

@@ -510,8 +510,8 @@ func For(ctx context.Context, purpose string) context.Context {
 	return context.WithValue(ctx, infoKey{}, escape(purpose))
 }
 
-// escape makes text fit for a header. Compat: the characters that stay are the
-// original's (cvmfs: EscapeUrlChar).
+// escape makes text fit for a header. Compat: the characters that need no escape
+// there are the original's (cvmfs: EscapeUrlChar).
 func escape(text string) string {
 	var b strings.Builder
 	for i := range len(text) {
