@@ -349,7 +349,7 @@ CVMFS_BACKOFF_INIT=3 CVMFS_BACKOFF_MAX=9 CVMFS_PROXY_RESET_AFTER=0 CVMFS_HOST_RE
 CVMFS_DNS_TIMEOUT=2 CVMFS_DNS_RETRIES=4 CVMFS_LOW_SPEED_LIMIT=512 CVMFS_MAX_IPADDR_PER_PROXY=2
 CVMFS_IPFAMILY_PREFER=6 CVMFS_DNS_SERVER=192.0.2.1 CVMFS_PROXY_TEMPLATE=here
 CVMFS_CACHE_BASE=/var/lib/cvmfs CVMFS_SHARED_CACHE=yes CVMFS_QUOTA_LIMIT=2000
-CVMFS_NFILES=65536 CVMFS_CHECK_PERMISSIONS=no CVMFS_HIDE_MAGIC_XATTRS=no
+CVMFS_NFILES=65536 CVMFS_CHECK_PERMISSIONS=no CVMFS_HIDE_MAGIC_XATTRS=no CVMFS_INSTRUMENT_FUSE=yes
 CVMFS_REPOSITORY_TAG=stable CVMFS_ROOT_HASH=` + hash})
 	h, err := cvmfs.ParseHash(hash)
 	if err != nil {
@@ -361,7 +361,7 @@ CVMFS_REPOSITORY_TAG=stable CVMFS_ROOT_HASH=` + hash})
 		ShardProxies: true, Indefinite: true, Timeout: 7 * time.Second, TimeoutDirect: 8 * time.Second, Backoff: 3 * time.Second,
 		BackoffMax: 9 * time.Second, HostResetAfter: time.Minute, DNSTimeout: 2 * time.Second, DNSRetries: 4, LowSpeed: 512,
 		AddressesPerProxy: 2, PreferIPv6: true, Nameserver: "192.0.2.1", CacheDir: "/var/lib/cvmfs/shared", Quota: 2000 << 20,
-		Tag: "stable", RootHash: h, Files: 65536, Unchecked: true, MagicListed: ListedEverywhere,
+		Tag: "stable", RootHash: h, Files: 65536, Unchecked: true, MagicListed: ListedEverywhere, Timed: true,
 	}
 	if diff := cmp.Diff(want, mustRead(t, "sw.example.org", dir)); diff != "" {
 		t.Errorf("repository (-want +got):\n%s", diff)

@@ -59,6 +59,7 @@ type Repository struct {
 	// Of a mount.
 	Suid, Frozen          bool          // Frozen is CVMFS_AUTO_UPDATE=no
 	MaxTTL, KernelTimeout time.Duration // 0 means as usual
+	Timed                 bool          // the time of requests is taken (CVMFS_INSTRUMENT_FUSE)
 	Files                 uint64        // that may be open at the same time; 0 means as usual
 	Unchecked             bool          // modes and owners are shown, and not enforced
 	MagicListed           Listing       // where listing attributes names those that no repository stores
@@ -136,6 +137,7 @@ func (c *Config) Repository() (Repository, error) {
 	r.UIDs, r.GIDs = p.idMap("CVMFS_UID_MAP"), p.idMap("CVMFS_GID_MAP")
 	r.Suid, r.Frozen = p.bool("CVMFS_SUID"), p.text("CVMFS_AUTO_UPDATE") != "" && !p.bool("CVMFS_AUTO_UPDATE")
 	r.MaxTTL, r.KernelTimeout = time.Duration(p.number("CVMFS_MAX_TTL"))*time.Minute, p.seconds("CVMFS_KCACHE_TIMEOUT")
+	r.Timed = p.bool("CVMFS_INSTRUMENT_FUSE")
 	r.Files = uint64(p.number("CVMFS_NFILES")) //nolint:gosec // never negative
 	r.Unchecked = p.text("CVMFS_CHECK_PERMISSIONS") != "" && !p.bool("CVMFS_CHECK_PERMISSIONS")
 	r.MagicListed = p.listing()

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/mount"
 	"github.com/micavm/mica/internal/tier"
@@ -170,6 +171,44 @@ func TestRaiseFileLimit(t *testing.T) {
 		}
 		if got != test.want || now.Cur != got || (err != nil) != test.fails {
 			t.Errorf("RaiseFileLimit(%d) = %d, %v, the limit is %d, want %d", test.wanted, got, err, now.Cur, test.want)
+		}
+	}
+}
+
+// Requests are counted and take time, if somebody wants to know.
+func TestLatencies(t *testing.T) {
+	tier.Root(t)
+	repo := cvmfstest.Small(t)
+	for _, wanted := range []bool{true, false} {
+		r, err := client.Open(t.Context(), options(t, repo, "file://"+repo.Dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		s, err := mount.Mount(t.Context(), r, dir, mount.Options{Timed: wanted, CountOpens: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.ReadDir(dir + "/nested"); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.ReadFile(dir + "/README"); err != nil {
+			t.Error(err)
+		}
+		got := map[string]int64{}
+		for _, l := range s.Latencies() {
+			got[l.Request] = l.Count
+			if half := l.Quantile(.5); (half > 0) != (l.Count > 0) {
+				t.Errorf("%d requests %s took %v", l.Count, l.Request, half)
+			}
+		}
+		for _, request := range []string{"lookup", "getattr", "opendir", "readdir", "open", "read"} {
+			if (got[request] > 0) != wanted {
+				t.Errorf("wanted: %v, and %d requests %s", wanted, got[request], request)
+			}
+		}
+		if err := errors.Join(s.Unmount(), r.Close()); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -39,6 +39,7 @@ type Options struct {
 	// have read once costs as much as on a disk.
 	CountOpens bool
 
+	Timed     bool       // take the time of requests, for Latencies; of opening only with CountOpens
 	Visible   Visibility // where magic attributes are listed
 	LogBuffer *LogBuffer // read by the magic attribute user.logbuffer; nil for none
 	Log       *slog.Logger
@@ -48,6 +49,7 @@ type Options struct {
 type Server struct {
 	fuse   *fuse.Server
 	fs     *fileSystem
+	timed  *timed // nil unless Options.Timed
 	dir    string
 	device string
 	done   chan struct{}
@@ -77,7 +79,13 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	}
 	files := newFileSystem(r, opt)
 	files.magicOptions = magicOptions{visible: opt.Visible, logBuffer: opt.LogBuffer}
-	server, err := fuse.NewServer(files, dir, &fuse.MountOptions{
+	var raw fuse.RawFileSystem = files
+	var watched *timed
+	if opt.Timed {
+		watched = newTimed(files)
+		raw = watched
+	}
+	server, err := fuse.NewServer(raw, dir, &fuse.MountOptions{
 		AllowOther: opt.AllowOther,
 		Options:    kernel,
 		FsName:     r.Name(),
@@ -99,7 +107,7 @@ func Mount(ctx context.Context, r *client.Repository, dir string, opt Options) (
 	if err != nil {
 		return nil, fmt.Errorf("mounting repository %q at %s: %w", r.Name(), dir, err)
 	}
-	s := &Server{fuse: server, fs: files, dir: dir, done: make(chan struct{})}
+	s := &Server{fuse: server, fs: files, timed: watched, dir: dir, done: make(chan struct{})}
 	end := r.OnChange(func() { s.revised() })
 	go func() {
 		defer close(s.done)
@@ -180,6 +188,10 @@ type Counters struct {
 
 // Counters returns the counters.
 func (s *Server) Counters() Counters { return s.fs.counters() }
+
+// Latencies returns how long the requests of each kind took since the mount; without
+// Options.Timed their counts are zero.
+func (s *Server) Latencies() []Latency { return s.timed.latencies() }
 
 // Unmount ends the mount and waits for the last request. It fails while files in
 // it are open.

@@ -111,6 +111,7 @@ var commands = merge(network, externalNetwork, cache, map[string]command{
 		return "In read-only mode"
 	}),
 	"internal affairs": plain(affairs),
+	"latency":          plain(latency),
 	"reset error counters": plain(func(c *Commands) string {
 		c.Mount.ResetFailures()
 		return ok
@@ -185,6 +186,28 @@ func affairs(c *Commands) string {
 		line("cvmfs.n_fs_dir_open", m.DirOpens, "directories opened")
 		line("cvmfs.no_open_files", int64(m.OpenFiles), "files open now")
 		line("cvmfs.no_open_dirs", int64(m.OpenDirs), "directories open now")
+	}
+	return b.String()
+}
+
+// latency is a table of how long requests took: columns of shares, a row a kind.
+// Compat: its form is the original's (cvmfs: cvmfs/talk.cc), and so is that all
+// counts are zero without CVMFS_INSTRUMENT_FUSE. Differs: there is no row for
+// forget_multi, whose members are counted one by one.
+func latency(c *Commands) string {
+	shares := []float64{.1, .2, .25, .3, .4, .5, .6, .7, .75, .8, .9, .95, .99, .999, .9999}
+	var b strings.Builder
+	b.WriteString(`"repository","action","total_count","time_unit"`)
+	for _, s := range shares {
+		fmt.Fprintf(&b, ",%0.5f", s)
+	}
+	b.WriteByte('\n')
+	for _, l := range c.Mount.Latencies() {
+		fmt.Fprintf(&b, "%q,%q,%d,%q", c.Repository.Name(), l.Request, l.Count, "nanoseconds")
+		for _, s := range shares {
+			fmt.Fprintf(&b, ",%d", l.Quantile(s).Nanoseconds())
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

@@ -132,7 +132,7 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 	}
 	m, err := mount.Mount(ctx, r, args[1], mount.Options{
 		AllowOther: !f.private, Suid: f.suid || f.conf.Suid, Unchecked: f.conf.Unchecked, KernelTimeout: f.conf.KernelTimeout,
-		CountOpens: f.countOpens, Visible: visible[f.conf.MagicListed], LogBuffer: lines, Log: a.log,
+		CountOpens: f.countOpens || f.conf.Timed, Timed: f.conf.Timed, Visible: visible[f.conf.MagicListed], LogBuffer: lines, Log: a.log,
 	})
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):

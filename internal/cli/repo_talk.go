@@ -36,6 +36,7 @@ given by the name of its repository, by its mountpoint or by its cache directory
   open catalogs, detach nested catalogs
                              catalogues in memory; close those nobody uses
   internal affairs, reset error counters
+  latency                    how long requests took, if CVMFS_INSTRUMENT_FUSE is yes
 
 Servers, proxies and names. What is set counts from the next request on:
 

@@ -81,6 +81,16 @@ func TestRepoTalk(t *testing.T) {
 	if err != nil || !strings.Contains(affairs, "\ncvmfs.n_fs_open|1|") || strings.Contains(affairs, "fetch.n_downloads|0|") {
 		t.Errorf("internal affairs: %v\n%s", err, affairs)
 	}
+	// Nobody has asked for times to be taken, so that there are none.
+	times, err := ask(name, "latency")
+	rows := strings.Split(strings.TrimSpace(times), "\n")
+	if err != nil || len(rows) != 11 || !strings.HasPrefix(rows[0], `"repository","action","total_count","time_unit",0.10000,`) ||
+		rows[1] != `"`+name+`","lookup",0,"nanoseconds"`+strings.Repeat(",0", 15) {
+		t.Errorf("latency: %v\n%s", err, times)
+	}
+	if got, err := ask(name, "reset", "error", "counters"); err != nil || got != "OK\n" {
+		t.Errorf("reset error counters: %q, %v", got, err)
+	}
 	if _, err := ask(name, "sing"); !fail.Is(err, fail.Usage) {
 		t.Errorf("an unknown command: %v", err)
 	}
