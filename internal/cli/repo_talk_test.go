@@ -27,7 +27,7 @@ func TestRepoTalk(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
-			_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--key", key, "--cache", cache, "--config", dir)
+			_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--count-opens", "--key", key, "--cache", cache, "--config", dir)
 			ended <- err
 		}()
 		for {
