@@ -99,8 +99,8 @@ func (r *Repository) newest(ctx context.Context) (revision, error) {
 		if IsTransfer(err) { // every server was tried already
 			return revision{}, errors.Join(append(all, err)...)
 		}
-		r.log.Warn("server offers nothing to be trusted", "server", server, "err", err)
-		all = append(all, fmt.Errorf("%s: %w", server, err))
+		r.log.Warn("server offers nothing to be trusted", "server", Masked(server), "err", err)
+		all = append(all, fmt.Errorf("%s: %w", Masked(server), err))
 		r.net.LeaveServer(server)
 	}
 	return revision{}, errors.Join(all...)

@@ -126,6 +126,9 @@ func (r *Repository) SetNameservers(addresses []string) {
 // Nameservers returns the name servers that were set, if any.
 func (r *Repository) Nameservers() []string { return r.net.Nameservers() }
 
+// Masked returns a text with stars for the names and passwords in its URLs.
+func Masked(text string) string { return transfer.Masked(text) }
+
 func newTransfer(opt Options, state string) (*transfer.Client, error) {
 	return transfer.New(transfer.Config{
 		Tuning: transfer.Tuning(opt.Network), Servers: opt.Servers, Proxies: opt.Proxies, Environment: os.Getenv("http_proxy"),

@@ -76,15 +76,15 @@ var magicAttributes = map[string]attribute{
 
 	"user.host": mounts(func(f *fileSystem) string {
 		servers, active := f.r.Link().Servers()
-		return servers[active]
+		return client.Masked(servers[active])
 	}),
 	"user.host_list": mounts(func(f *fileSystem) string {
 		servers, active := f.r.Link().Servers()
-		return strings.Join(slices.Concat(servers[active:], servers[:active]), ";")
+		return client.Masked(strings.Join(slices.Concat(servers[active:], servers[:active]), ";"))
 	}),
 	"user.proxy": mounts(func(f *fileSystem) string {
 		_, active, _ := f.r.Link().Proxies()
-		return active
+		return client.Masked(active)
 	}),
 	"user.proxy_list":          mounts(func(f *fileSystem) string { return proxyList(f.r.Link()) }),
 	"user.proxy_list_external": mounts(func(f *fileSystem) string { return proxyList(f.r.ExternalLink()) }),

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/micavm/mica/cvmfs/client"
 )
 
 const (
@@ -33,7 +35,9 @@ func (b *LogBuffer) Handler(next slog.Handler) slog.Handler {
 	return slog.NewMultiHandler(own, next)
 }
 
-// lineWriter enters the lines of a slog.TextHandler, which come one a Write.
+// lineWriter enters the lines of a slog.TextHandler, which come one a Write. Differs:
+// whoever sees a mount can read its attributes, so that these show no user and no
+// password of a proxy; the original's do.
 type lineWriter LogBuffer
 
 func (b *lineWriter) Write(line []byte) (int, error) {
@@ -41,7 +45,8 @@ func (b *lineWriter) Write(line []byte) (int, error) {
 	if b.now != nil {
 		now = b.now
 	}
-	text := strings.TrimSuffix(string(line[:min(len(line), maxLine)]), "\n")
+	text := client.Masked(strings.TrimSuffix(string(line), "\n"))
+	text = strings.ToValidUTF8(text[:min(len(text), maxLine)], "")
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.lines) == keptLines {

@@ -30,7 +30,11 @@ func TestLogBuffer(t *testing.T) {
 			t.Errorf("line %d is %q, want %q", i+1, line, want)
 		}
 	}
-	if got := strings.Count(shown.String(), "\n"); got != 1 || !strings.Contains(shown.String(), "msg=last") {
+	log.Warn("switched proxy group", "from", "http://jane:pass%40word@proxy.invalid:3128", "to", "DIRECT")
+	if got, want := b.String(), `from=http://***@proxy.invalid:3128 to=DIRECT`; !strings.Contains(got, want) || strings.Contains(got, "jane") {
+		t.Errorf("a password is in\n%s", got)
+	}
+	if got := strings.Count(shown.String(), "\n"); got != 2 || !strings.Contains(shown.String(), "msg=last") {
 		t.Errorf("the log itself has %d lines: %.200q", got, shown.String())
 	}
 }

@@ -121,7 +121,7 @@ func externalHost(f *fileSystem) string {
 	if len(servers) == 0 {
 		return ""
 	}
-	return servers[active]
+	return client.Masked(servers[active])
 }
 
 // proxyList has one proxy a line.
@@ -131,7 +131,7 @@ func proxyList(l client.Link) string {
 	for _, p := range slices.Concat(groups...) {
 		b.WriteString(p + "\n")
 	}
-	return b.String()
+	return client.Masked(b.String())
 }
 
 func publicKeys(f *fileSystem, _ ctx, _ string, _ catalog.Entry) (string, error) {

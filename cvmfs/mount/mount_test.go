@@ -274,7 +274,7 @@ func TestMagicAttributes(t *testing.T) {
 func TestMagicCounters(t *testing.T) {
 	repo := cvmfstest.Small(t)
 	opt := options(t, repo, "file://"+repo.Dir)
-	opt.Proxies, opt.Timeout = "DIRECT;http://proxy.invalid:3128", 7*time.Second
+	opt.Proxies, opt.Timeout = "DIRECT;http://jane:secret@proxy.invalid:3128", 7*time.Second
 	opt.External.Servers = []string{"http://files.invalid/x"}
 	root, r := mountWith(t, opt, mount.Options{AllowOther: true, CountOpens: true})
 	get := func(path, name string) string {
@@ -296,7 +296,7 @@ func TestMagicCounters(t *testing.T) {
 	defer func() { _ = file.Close() }()
 	for name, want := range map[string]string{
 		"nopen": "1", "usedfd": "1", "ndiropen": "1", "useddirp": "0", "timestamp_last_ioerr": "0", "nclg": fmt.Sprint(r.Stats().Catalogs),
-		"proxy_list": "DIRECT\nhttp://proxy.invalid:3128\n", "proxy_list_external": "DIRECT\n",
+		"proxy_list": "DIRECT\nhttp://***@proxy.invalid:3128\n", "proxy_list_external": "DIRECT\n",
 		"timeout": "7", "timeout_direct": "7", "external_timeout": "7", "external_host": "http://files.invalid/x",
 		"external_url": "no data available", "pubkeys": string(repo.Key(t, "pub")), "pubkeys~?": "num_pages, 1",
 		"pubkeys~0": string(repo.Key(t, "pub")), "pubkeys~1": "no data available", "pubkeys~": "no data available",

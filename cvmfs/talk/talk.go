@@ -136,10 +136,10 @@ func plain(answer func(c *Commands) string) command {
 // and gets the answer "Failed"; the original says "OK".
 func (c *Commands) done(name, argument string, err error) string {
 	if err != nil {
-		c.Log.Warn("command failed", "command", name, "argument", argument, "err", err)
+		c.Log.Warn("command failed", "command", name, "argument", client.Masked(argument), "err", err)
 		return failed
 	}
-	c.Log.Info("command done", "command", name, "argument", argument)
+	c.Log.Info("command done", "command", name, "argument", client.Masked(argument))
 	return ok
 }
 

@@ -106,7 +106,7 @@ func (c *Client) nextGroup(now time.Time, from string) {
 	for _, p := range c.groups[c.group] {
 		p.burned = time.Time{}
 	}
-	c.cfg.Log.Warn("switched proxy group", "from", from, "to", c.activeProxy("").String())
+	c.cfg.Log.Warn("switched proxy group", "from", Masked(from), "to", Masked(c.activeProxy("").String()))
 }
 
 // SwitchProxyGroup makes the next group of proxies the active one.
@@ -151,5 +151,5 @@ func (c *Client) leaveHost(used string) {
 		c.hostLeft = c.cfg.Now()
 	}
 	c.host = (c.host + 1) % len(c.servers)
-	c.cfg.Log.Warn("switched server", "from", used, "to", c.servers[c.host])
+	c.cfg.Log.Warn("switched server", "from", Masked(used), "to", Masked(c.servers[c.host]))
 }

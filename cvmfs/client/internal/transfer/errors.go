@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -73,10 +74,17 @@ type Attempt struct {
 func (a Attempt) String() string {
 	way := ""
 	if a.Proxy != Direct && a.Proxy != "" {
-		way = " through " + a.Proxy
+		way = " through " + Masked(a.Proxy)
 	}
-	return fmt.Sprintf("%s%s: %v", a.Server, way, a.Err)
+	return fmt.Sprintf("%s%s: %v", Masked(a.Server), way, a.Err)
 }
+
+// secret is the name and the password in a URL.
+var secret = regexp.MustCompile(`(://)[^/@\s]*@`)
+
+// Masked returns a text with stars for what its URLs have in front of the host, so
+// that no password gets into messages and logs.
+func Masked(text string) string { return secret.ReplaceAllString(text, "${1}***@") }
 
 // Error is a request that failed for good.
 type Error struct {

@@ -104,12 +104,12 @@ func (c *Client) replaceProxies(ctx context.Context, needed bool) error {
 		return err
 	}
 	if needed && len(regular) == 0 {
-		return fmt.Errorf("proxy list %q: %w", c.given, ErrNoProxy)
+		return fmt.Errorf("proxy list %q: %w", Masked(c.given), ErrNoProxy)
 	}
 	if err := c.install(join(regular, spare)); err != nil {
 		return err
 	}
-	c.cfg.Log.Info("proxies set", "proxies", c.given, "fallback", c.spare)
+	c.cfg.Log.Info("proxies set", "proxies", Masked(c.given), "fallback", Masked(c.spare))
 	c.resolveProxies(ctx)
 	return nil
 }
@@ -153,7 +153,7 @@ func (c *Client) expandAuto(ctx context.Context, groups [][]string) ([][]string,
 	} else if text, ok := strings.CutPrefix(c.cfg.State.Load(proxiesState), mark); ok {
 		if groups, err := parseProxies(strings.TrimSpace(text)); err == nil {
 			found = without(groups, auto)
-			c.cfg.Log.Warn("no proxy discovered, taking those of the last time", "proxies", listOf(found))
+			c.cfg.Log.Warn("no proxy discovered, taking those of the last time", "proxies", Masked(listOf(found)))
 		}
 	}
 	if found == nil {
@@ -197,7 +197,7 @@ func (c *Client) askScripts(ctx context.Context) [][]string {
 			var answer string
 			if answer, a.Err = c.cfg.EvaluatePAC(ctx, script, server.String()+"/.cvmfspublished", server.Hostname()); a.Err == nil {
 				groups := readAnswer(answer)
-				c.cfg.Log.Info("proxies discovered", "script", address, "proxies", listOf(groups))
+				c.cfg.Log.Info("proxies discovered", "script", address, "proxies", Masked(listOf(groups)))
 				return groups
 			}
 		}

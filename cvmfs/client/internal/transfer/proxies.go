@@ -48,7 +48,7 @@ func parseProxies(list string) ([][]string, error) {
 			case item == "":
 				continue
 			case item == auto:
-				return nil, fmt.Errorf("proxy list %q: auto must be a group of its own", list)
+				return nil, fmt.Errorf("proxy list %q: auto must be a group of its own", Masked(list))
 			case item == Direct:
 			case !strings.Contains(item, "://"):
 				item = "http://" + item
@@ -56,7 +56,7 @@ func parseProxies(list string) ([][]string, error) {
 			if item != Direct {
 				u, err := url.Parse(item)
 				if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
-					return nil, fmt.Errorf("proxy list %q: %q is not a proxy", list, item)
+					return nil, fmt.Errorf("proxy list %q: %q is not a proxy", Masked(list), Masked(item))
 				}
 			}
 			items = append(items, item)
@@ -92,7 +92,7 @@ func chain(cfg Config) (groups [][]string, fallback int, err error) {
 		return nil, 0, err
 	}
 	if len(regular)+len(spare) == 0 && strings.TrimSpace(cfg.Proxies) != "" {
-		cfg.Log.Warn("no usable proxy in the list, going direct", "proxies", cfg.Proxies)
+		cfg.Log.Warn("no usable proxy in the list, going direct", "proxies", Masked(cfg.Proxies))
 	}
 	groups, fallback = join(regular, spare)
 	return groups, fallback, nil
@@ -144,7 +144,7 @@ func parseProxy(item string) (*proxy, error) {
 	}
 	u, err := url.Parse(item)
 	if err != nil {
-		return nil, fmt.Errorf("proxy %q: %w", item, err)
+		return nil, fmt.Errorf("proxy %q: %w", Masked(item), cause(err))
 	}
 	return &proxy{name: u.Hostname(), url: u}, nil
 }

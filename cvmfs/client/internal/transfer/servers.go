@@ -27,19 +27,19 @@ func parseServers(list []string) ([]string, error) {
 	for _, s := range list {
 		u, err := url.Parse(s)
 		if err != nil {
-			return nil, fmt.Errorf("server %q: %w", s, err)
+			return nil, fmt.Errorf("server %q: %w", Masked(s), cause(err))
 		}
 		switch u.Scheme {
 		case "http", "https":
 			if u.Hostname() == "" {
-				return nil, fmt.Errorf("server %q: no host in the URL", s)
+				return nil, fmt.Errorf("server %q: no host in the URL", Masked(s))
 			}
 		case "file":
 			if u.Host != "" && u.Host != "localhost" || !filepath.IsAbs(u.Path) {
-				return nil, fmt.Errorf("server %q: a file URL has the form file:///path", s)
+				return nil, fmt.Errorf("server %q: a file URL has the form file:///path", Masked(s))
 			}
 		default:
-			return nil, fmt.Errorf("server %q: want a URL of http, https or file", s)
+			return nil, fmt.Errorf("server %q: want a URL of http, https or file", Masked(s))
 		}
 		servers = append(servers, strings.TrimRight(s, "/"))
 	}
@@ -94,7 +94,7 @@ func (c *Client) putServers(servers []string, probes []Probe) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.servers, c.probes, c.host, c.hostLeft = servers, probes, 0, time.Time{}
-	c.cfg.Log.Info("servers set", "servers", servers)
+	c.cfg.Log.Info("servers set", "servers", Masked(strings.Join(servers, ";")))
 }
 
 // ProbeServers orders the servers by how long each takes to answer a request for
@@ -119,7 +119,7 @@ func (c *Client) ProbeServers(ctx context.Context, path string) error {
 			probes[s] = Probe{RoundTrip: c.cfg.Now().Sub(start)}
 			if a.Err != nil {
 				probes[s] = Probe{Down: true}
-				c.cfg.Log.Info("the server does not answer", "server", s, "err", a.Err)
+				c.cfg.Log.Info("the server does not answer", "server", Masked(s), "err", a.Err)
 			}
 		}
 	}

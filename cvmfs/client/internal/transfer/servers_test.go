@@ -3,7 +3,9 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"path"
 	"strconv"
@@ -57,6 +59,31 @@ func TestSetProxiesDiscovers(t *testing.T) {
 	}
 	if _, active, _ := late.Proxies(); active != "http://192.0.2.9:9" {
 		t.Errorf("active proxy %s", active)
+	}
+}
+
+// No password is in what people read: messages and the log.
+func TestNoPasswordShown(t *testing.T) {
+	var log strings.Builder
+	c := start(t, Config{
+		Servers: []string{"http://jane:secret@a.invalid", "http://joe:hidden@b.invalid"}, Proxies: "http://jim:private@127.0.0.1:1", Retries: -1,
+		Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+	})
+	_, err := c.Get(t.Context(), "x", read)
+	if err == nil {
+		t.Fatal("got an answer")
+	}
+	errs := []error{err, c.SetProxies(t.Context(), "http://jim:private@:1|auto"), c.SetProxies(t.Context(), "http://jim:private@127.0.0.1:2;DIRECT")}
+	c.SwitchProxyGroup()
+	c.SwitchServer()
+	text := fmt.Sprint(errs, log.String())
+	for _, word := range []string{"secret", "hidden", "private", "jim"} {
+		if strings.Contains(text, word) {
+			t.Errorf("%q is in\n%s", word, text)
+		}
+	}
+	if !strings.Contains(text, "http://***@a.invalid through http://***@127.0.0.1:1") {
+		t.Errorf("the error does not tell who failed:\n%s", text)
 	}
 }
 
