@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 )
 
@@ -51,17 +52,20 @@ type Network struct {
 
 // Link is the way to a set of servers. What is changed counts for the requests
 // that are made from then on. It is safe for concurrent use.
-type Link struct {
-	c     *transfer.Client
-	probe string // what is asked for to see how near a server is
-}
+type Link struct{ c *transfer.Client }
 
 // Link returns the way to the repository's servers.
-func (r *Repository) Link() Link { return Link{c: r.net, probe: ".cvmfspublished"} }
+func (r *Repository) Link() Link { return Link{r.net} }
 
 // ExternalLink returns the way to the servers of external files. There are none if
 // the options name none and SetServers did not, either.
-func (r *Repository) ExternalLink() Link { return Link{c: r.ext} }
+func (r *Repository) ExternalLink() Link { return Link{r.ext} }
+
+// ProbeServers asks each of the repository's servers twice for its manifest and puts
+// them in the order of how fast they answer; those that do not come last.
+func (r *Repository) ProbeServers(ctx context.Context) error {
+	return r.net.ProbeServers(ctx, cvmfs.ManifestFile)
+}
 
 // Probe is what is known of how near a server is; the zero value is nothing.
 type Probe = transfer.Probe
@@ -78,10 +82,6 @@ func (l Link) SwitchServer() { l.c.SwitchServer() }
 // SetServers replaces the servers by base URLs (http, https, file) in order of
 // preference. On error nothing changes.
 func (l Link) SetServers(urls []string) error { return l.c.SetServers(urls) }
-
-// ProbeServers asks each server twice and puts them in the order of how fast they
-// answer; those that do not come last.
-func (l Link) ProbeServers(ctx context.Context) error { return l.c.ProbeServers(ctx, l.probe) }
 
 // OrderServers asks the servers which of them are near and puts them, and the
 // proxies to fall back to, in that order. On error the order stays.

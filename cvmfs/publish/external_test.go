@@ -146,6 +146,11 @@ func readElsewhere(t *testing.T, w *world) {
 	if _, err := fs.ReadFile(none.FS(), "data/run 1/a?b"); !errors.Is(err, client.ErrExternal) {
 		t.Errorf("read without a server: %v, want ErrExternal", err)
 	}
+	// One that is named later is asked from then on.
+	must(t, none.ExternalLink().SetServers([]string{outside.URL}))
+	if got, err := fs.ReadFile(none.FS(), "data/run 1/a?b"); err != nil || !bytes.Equal(got, readFile(t, filepath.Join(w.source, "data/run 1/a?b"))) {
+		t.Errorf("read from a server that was named later = %q, %v", got, err)
+	}
 	for what, servers := range map[string][]string{
 		"http": {outside.URL}, "file": {"file://" + w.source}, "a second server": {outside.URL + "/absent", outside.URL},
 	} {

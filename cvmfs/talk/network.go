@@ -27,7 +27,7 @@ var network = map[string]command{
 	"host switch": toRepository.hostSwitch(),
 	"host set":    toRepository.hostSet("host set", "<host list>"),
 	"host probe": {answer: func(ctx context.Context, c *Commands, _ string) string {
-		return c.done("host probe", "", c.Repository.Link().ProbeServers(ctx))
+		return c.done("host probe", "", c.Repository.ProbeServers(ctx))
 	}},
 	"host probe geo": {answer: func(ctx context.Context, c *Commands, _ string) string {
 		return c.done("host probe geo", "", c.Repository.Link().OrderServers(ctx))
