@@ -214,7 +214,7 @@ func TestProxiesRebalanced(t *testing.T) {
 		o.Servers, o.Proxies = []string{origin.url}, p.url+"|"+q.url
 	})
 	var seen [2]bool
-	for range 64 {
+	for i := 0; i < 64 && (!seen[0] || !seen[1]); i++ {
 		n.want("proxy rebalance", "OK")
 		got := n.asks("/README", p, q)
 		seen[0], seen[1] = seen[0] || got[0] > 0, seen[1] || got[1] > 0
@@ -228,7 +228,7 @@ func TestProxiesRebalanced(t *testing.T) {
 func TestTimeoutSet(t *testing.T) {
 	slow := newCounting(t, cvmfstest.Small(t).Dir, "")
 	n := newNetwork(t, func(o *client.Options) { o.Servers, o.Timeout, o.Retries = []string{slow.url}, time.Minute, -1 })
-	slow.delay.Store(int64(6 * time.Second))
+	slow.delay.Store(int64(3 * time.Second)) // twice the timeout is for the answer, and connecting
 	n.want("timeout set 1 1", "OK")
 	n.want("evict /README", "OK")
 	n.want("pin /README", "No such regular file or pinning failed")
