@@ -3,6 +3,7 @@ package talk
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -17,7 +18,11 @@ const leastLimit = 1000
 // cache has the commands about what is kept on disk.
 var cache = map[string]command{
 	"cache instance": plain(func(c *Commands) string {
-		return "Posix cache manager (cache directory: " + c.Repository.CacheDir() + ")"
+		dir := c.Repository.CacheDir()
+		if abs, err := filepath.Abs(dir); err == nil {
+			dir = abs
+		}
+		return "Posix cache manager (cache directory: " + dir + ")"
 	}),
 	"cache size": plain(func(c *Commands) string {
 		bytes, _ := c.Repository.CacheUsage()

@@ -32,6 +32,10 @@ const (
 	failed  = "Failed"
 )
 
+// IsFailure reports whether a reply says that a command was not carried out for a
+// reason that the log has.
+func IsFailure(reply string) bool { return strings.HasPrefix(reply, failed) }
+
 // command is one that is known.
 type command struct {
 	usage  string // the reply if the argument is missing; empty if it takes none

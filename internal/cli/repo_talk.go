@@ -95,6 +95,9 @@ func (a *app) talk(ctx context.Context, socket, command string) error {
 		return fmt.Errorf("asking at %s: %w", socket, err)
 	case reply == talk.Unknown:
 		return fail.New(fail.Usage, "unknown command %q", command).Hint("see mica repo talk --help")
+	case talk.IsFailure(reply):
+		return fail.New(fail.Failed, "%s: the mount answers %q", command, reply).
+			Hint("its log says why: getfattr --only-values -n user.logbuffer MOUNTPOINT")
 	}
 	_, err = fmt.Fprintln(a.Out, reply)
 	return err

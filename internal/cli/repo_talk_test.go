@@ -91,6 +91,10 @@ func TestRepoTalk(t *testing.T) {
 	if got, err := ask(name, "reset", "error", "counters"); err != nil || got != "OK\n" {
 		t.Errorf("reset error counters: %q, %v", got, err)
 	}
+	_, err = ask(name, "host", "set", "junk")
+	if !fail.Is(err, fail.Failed) || !strings.Contains(err.Error(), `host set junk: the mount answers "Failed"`) {
+		t.Errorf("what cannot be done: %v", err)
+	}
 	if _, err := ask(name, "sing"); !fail.Is(err, fail.Usage) {
 		t.Errorf("an unknown command: %v", err)
 	}
