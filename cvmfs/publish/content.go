@@ -119,7 +119,7 @@ func (o *Options) place(e *catalog.Entry, at string) {
 // read stores the content of one file of the source tree.
 func (r *reader) read(ctx context.Context, n *node) error {
 	path := r.s.paths[n]
-	f, err := r.s.open(n, path)
+	f, err := r.s.open(path)
 	if err != nil {
 		return err
 	}
@@ -168,8 +168,8 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 			}
 		}
 		r.report(int64(read), false)
-		if errors.Is(err, io.EOF) {
-			break
+		if errors.Is(err, io.EOF) || err == nil && size == n.entry.Size && size > 0 {
+			break // whether more has come meanwhile, unchanged asks
 		}
 		if err != nil {
 			return fmt.Errorf("reading source: %q: %w: %w", path, ErrSource, err)

@@ -183,7 +183,7 @@ func (c *copier) incomplete() error {
 // fetch gets the stored form of an object into a file of the staging area and
 // verifies it.
 func (c *copier) fetch(ctx context.Context, j job) (file string, size int64, err error) {
-	f, err := os.CreateTemp(c.stage.Dir(), "object-*")
+	f, err := c.stage.Create()
 	if err != nil {
 		return "", 0, err
 	}

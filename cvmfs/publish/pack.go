@@ -19,17 +19,18 @@ type packer struct {
 	c    cvmfs.Compression
 	z    *zlib.Writer
 	sum  hash.Hash
-	mem  bytes.Buffer // the stored form while it is small
-	file *os.File     // the stored form once it is not
-	size int64        // stored
-	drop bool         // only the hash is wanted
+	mem  []byte   // the last part of the stored form, all of it while it is small
+	file *os.File // the stored form before that, once there is some
+	size int64    // stored
+	drop bool     // only the hash is wanted
 }
 
 func (g *staging) packer(c cvmfs.Compression) *packer { return &packer{g: g, c: c} }
 
 // spill is the stored size from which an object is written to a file before its
-// name is known.
-const spill = 1 << 20
+// name is known. The compressor gives its output in small pieces; they are
+// hashed and written as one.
+const spill = 256 << 10
 
 // begin starts an object.
 func (p *packer) begin() error {
@@ -55,24 +56,27 @@ func (p *packer) Write(b []byte) (int, error) {
 	return p.z.Write(b)
 }
 
-// finish ends the object and returns its hash and the place to register it at:
-// what kind it is may become known only later.
+// finish ends the object and returns it: what kind it is may become known only
+// later. What it returns is good until the packer begins the next object.
 func (p *packer) finish() (packed, error) {
 	if p.c != cvmfs.Plain {
 		if err := p.z.Close(); err != nil {
 			return packed{}, err
 		}
 	}
-	o := packed{hash: cvmfs.NewHash(p.g.algorithm, p.sum), size: p.size, elsewhere: p.drop}
 	if p.file != nil {
-		o.file = p.file.Name()
+		if err := p.spill(); err != nil {
+			return packed{}, err
+		}
+	}
+	_, _ = p.sum.Write(p.mem) // never fails
+	o := packed{hash: cvmfs.NewHash(p.g.algorithm, p.sum), size: p.size, data: p.mem, elsewhere: p.drop}
+	if p.file != nil {
+		o.file, o.data = p.file.Name(), nil
 		err := p.file.Close()
 		p.file = nil
-		p.abort()
 		return o, err
 	}
-	o.data = bytes.Clone(p.mem.Bytes())
-	p.abort()
 	return o, nil
 }
 
@@ -83,7 +87,7 @@ func (p *packer) abort() {
 		_ = os.Remove(p.file.Name())
 		p.file = nil
 	}
-	p.mem.Reset()
+	p.mem = p.mem[:0]
 	p.size = 0
 }
 
@@ -92,34 +96,38 @@ type sink struct{ p *packer }
 
 func (s sink) Write(b []byte) (int, error) {
 	p := s.p
-	_, _ = p.sum.Write(b) // never fails
 	p.size += int64(len(b))
-	if p.drop {
-		return len(b), nil
+	if len(p.mem)+len(b) > spill {
+		if err := p.spill(); err != nil {
+			return 0, err
+		}
 	}
-	if p.file != nil {
-		return p.file.Write(b)
+	p.mem = append(p.mem, b...)
+	return len(b), nil
+}
+
+// spill hashes what is in memory and writes it to the file.
+func (p *packer) spill() (err error) {
+	_, _ = p.sum.Write(p.mem) // never fails
+	if !p.drop {
+		if p.file == nil {
+			if p.file, err = p.g.stage.Create(); err != nil {
+				return err
+			}
+		}
+		if _, err := p.file.Write(p.mem); err != nil {
+			return err
+		}
 	}
-	if p.mem.Len()+len(b) <= spill {
-		return p.mem.Write(b)
-	}
-	f, err := os.CreateTemp(p.g.dir, "object-*")
-	if err != nil {
-		return 0, err
-	}
-	p.file = f
-	if _, err := f.Write(p.mem.Bytes()); err != nil {
-		return 0, err
-	}
-	p.mem.Reset()
-	return f.Write(b)
+	p.mem = p.mem[:0]
+	return nil
 }
 
 // packed is an object that has been compressed and hashed.
 type packed struct {
 	hash      cvmfs.Hash
 	size      int64
-	data      []byte // or
+	data      []byte // the packer's, or
 	file      string // or
 	elsewhere bool   // it is not to be stored
 }
@@ -142,7 +150,7 @@ func (g *staging) keep(ctx context.Context, o packed, suffix cvmfs.Suffix) error
 	}
 	file := o.file
 	if file == "" {
-		f, err := os.CreateTemp(g.dir, "object-*")
+		f, err := g.stage.Create()
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -326,32 +328,69 @@ func (n *node) looksTheSame() bool {
 
 func sameXattrs(a, b map[string][]byte) bool { return maps.EqualFunc(a, b, bytes.Equal) }
 
-// open opens a regular file of the source and makes sure it is the one that
-// was described.
-func (s *scanner) open(n *node, path string) (*os.File, error) {
-	f, err := os.OpenFile(s.file(path), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOATIME, 0)
-	if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner alone
-		f, err = os.OpenFile(s.file(path), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	}
+// open opens a regular file of the source. Whether it is the one that was
+// described is asked when it has been read (see unchanged). It does not wait for
+// the other end of a pipe that has taken the file's place.
+func (s *scanner) open(path string) (*sourceFile, error) {
+	f := &sourceFile{name: s.file(path)}
+	const flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	err := retry(func() (err error) {
+		f.fd, err = unix.Open(f.name, flags|unix.O_NOATIME, 0)
+		if errors.Is(err, unix.EPERM) { // O_NOATIME is for the owner alone
+			f.fd, err = unix.Open(f.name, flags, 0)
+		}
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("reading source: %w", err)
-	}
-	if err := s.unchanged(f, n, path); err != nil {
-		_ = f.Close()
-		return nil, err
+		return nil, fmt.Errorf("reading source: open %s: %w", f.name, err)
 	}
 	return f, nil
 }
 
-func (s *scanner) unchanged(f *os.File, n *node, path string) error {
+// unchanged makes sure that a file is what was described, after it has been read.
+func (s *scanner) unchanged(f *sourceFile, n *node, path string) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return fmt.Errorf("reading source: %s: %w", s.file(path), err)
+	if err := retry(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+		return fmt.Errorf("reading source: %s: %w", f.name, err)
 	}
 	if st.Mode != n.entry.Mode || st.Size != n.entry.Size || st.Mtim.Sec != n.entry.MTime || int32(st.Mtim.Nsec) != n.entry.MTimeNS { //nolint:gosec // below 1e9
 		return fmt.Errorf("source: %q changed while it was published: %w", path, ErrSource)
 	}
 	return nil
+}
+
+// sourceFile is an open file of the source. An os.File would ask the kernel
+// twice as much for each: whether it can be waited for, and in which mode it is.
+type sourceFile struct {
+	fd   int
+	name string
+}
+
+// Read reads what comes next, io.EOF at the end.
+func (f *sourceFile) Read(b []byte) (n int, err error) {
+	err = retry(func() (err error) {
+		n, err = unix.Read(f.fd, b)
+		return err
+	})
+	if err != nil {
+		return 0, &fs.PathError{Op: "read", Path: f.name, Err: err}
+	}
+	if n == 0 && len(b) > 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Close frees the descriptor.
+func (f *sourceFile) Close() { _ = unix.Close(f.fd) } // it was only read from
+
+// retry repeats a system call that a signal interrupted.
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // XattrRules say which extended attributes are published. A rule is a name, or

@@ -349,7 +349,11 @@ func (b *Bucket) Stage(ctx context.Context) (Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &bucketStage{b: b, dir: dir}
+	a, err := newArea(dir, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s := &bucketStage{b: b, area: a}
 	s.ctx, s.stop = context.WithCancel(ctx)
 	s.begin()
 	return s, nil
@@ -357,7 +361,7 @@ func (b *Bucket) Stage(ctx context.Context) (Stage, error) {
 
 type bucketStage struct {
 	b    *Bucket
-	dir  string
+	area *area
 	ctx  context.Context //nolint:containedctx // uploads outlive the call that began them
 	stop context.CancelFunc
 
@@ -371,7 +375,9 @@ func (s *bucketStage) begin() {
 	s.group.SetLimit(s.b.Parallel())
 }
 
-func (s *bucketStage) Dir() string { return s.dir }
+func (s *bucketStage) Dir() string { return s.area.path }
+
+func (s *bucketStage) Create() (*os.File, error) { return s.area.create() }
 
 // Add puts the object in the background; nothing refers to it before the
 // manifest does. It waits while as many as may be are on their way, so that the
@@ -418,5 +424,5 @@ func (s *bucketStage) Discard() {
 	defer s.mu.Unlock()
 	s.stop()
 	_ = s.group.Wait() // its failure has been reported, or is of no interest any more
-	_ = os.RemoveAll(s.dir)
+	s.area.remove()
 }

@@ -8,11 +8,13 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -67,14 +69,15 @@ func (d *Directory) Open(_ context.Context, name string) (io.ReadCloser, error) 
 
 // Stat describes a regular file. Anything else is not there.
 func (d *Directory) Stat(_ context.Context, name string) (Info, error) {
-	fi, err := os.Lstat(d.file(name))
-	if err != nil {
-		return Info{}, err
+	file := d.file(name)
+	var st unix.Stat_t
+	if err := retry(func() error { return unix.Lstat(file, &st) }); err != nil {
+		return Info{}, &fs.PathError{Op: "lstat", Path: file, Err: err}
 	}
-	if !fi.Mode().IsRegular() {
-		return Info{}, fmt.Errorf("%s is no file: %w", d.file(name), fs.ErrNotExist)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return Info{}, fmt.Errorf("%s is no file: %w", file, fs.ErrNotExist)
 	}
-	return Info{name, fi.Size(), fi.ModTime()}, nil
+	return Info{name, st.Size, time.Unix(st.Mtim.Unix())}, nil
 }
 
 // Replace replaces a file atomically. Files named .prev are not for readers.
@@ -185,23 +188,26 @@ func (d *Directory) Stage(context.Context) (Stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &directoryStage{d: d, dir: dir, files: make(map[string]string)}, nil
+	a, err := newArea(dir, 0o644) // a web server reads the objects
+	if err != nil {
+		return nil, err
+	}
+	return &directoryStage{d: d, area: a, files: make(map[string]string)}, nil
 }
 
 type directoryStage struct {
-	d   *Directory
-	dir string
+	d    *Directory
+	area *area
 
 	mu    sync.Mutex        // guards files
 	files map[string]string // name → staged file
 }
 
-func (s *directoryStage) Dir() string { return s.dir }
+func (s *directoryStage) Dir() string { return s.area.path }
+
+func (s *directoryStage) Create() (*os.File, error) { return s.area.create() }
 
 func (s *directoryStage) Add(_ context.Context, name, file string) error {
-	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // a web server reads it
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[name] = file
@@ -212,36 +218,47 @@ func (s *directoryStage) Add(_ context.Context, name, file string) error {
 // name never stands for bytes a power cut may still take.
 func (s *directoryStage) Commit(ctx context.Context) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.files) == 0 {
+	files := s.files
+	s.files = make(map[string]string)
+	s.mu.Unlock()
+	if len(files) == 0 {
 		return nil
 	}
-	if err := syncFS(s.dir); err != nil {
+	if err := s.area.sync(); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+	names := slices.Sorted(maps.Keys(files))
+	for len(names) > 0 {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := os.Rename(s.files[name], s.d.file(name)); err != nil {
+		dir, _ := path.Split(names[0])
+		end := slices.IndexFunc(names, func(name string) bool { return !strings.HasPrefix(name, dir) })
+		if end < 0 {
+			end = len(names)
+		}
+		if err := s.move(dir, names[:end], files); err != nil {
 			return err
 		}
-		delete(s.files, name)
+		names = names[end:]
 	}
-	return syncFS(s.dir)
+	return s.area.sync()
 }
 
-func (s *directoryStage) Discard() { _ = os.RemoveAll(s.dir) }
-
-// syncFS flushes the file system of dir: one call instead of one per object.
-func syncFS(dir string) error {
-	d, err := os.Open(dir)
+// move gives the objects of one directory their names.
+func (s *directoryStage) move(dir string, names []string, files map[string]string) error {
+	to, err := os.Open(s.d.file(dir))
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return fmt.Errorf("flushing %s: %w", dir, err)
+	defer to.Close()
+	fd := int(to.Fd())
+	for _, name := range names {
+		if err := s.area.rename(files[name], fd, name[len(dir):]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+func (s *directoryStage) Discard() { s.area.remove() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -62,12 +63,15 @@ type Lock interface {
 
 // Stage collects new objects.
 type Stage interface {
-	// Dir is a directory on this computer for files that are to be added, and
-	// for any other temporary ones.
+	// Dir is a directory on this computer for temporary files of any kind.
 	Dir() string
 
-	// Add takes a complete file in Dir as the object of a name. It may be called
-	// by several goroutines, once for each name.
+	// Create makes a file for an object in Dir. It may be called by several
+	// goroutines.
+	Create() (*os.File, error)
+
+	// Add takes a file that Create made, complete and closed, as the object of a
+	// name. It may be called by several goroutines, once for each name.
 	Add(ctx context.Context, name, file string) error
 
 	// Commit returns when every object that was added has its name. Objects may

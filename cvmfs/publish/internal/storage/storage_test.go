@@ -76,11 +76,17 @@ func stage(t *testing.T, s Store) Stage {
 
 func add(t *testing.T, g Stage, name, content string) {
 	t.Helper()
-	file := filepath.Join(g.Dir(), strings.ReplaceAll(name, "/", "-"))
-	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+	f, err := g.Create()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Add(t.Context(), name, file); err != nil {
+	if _, err := f.WriteString(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Add(t.Context(), name, f.Name()); err != nil {
 		t.Fatal(err)
 	}
 }
