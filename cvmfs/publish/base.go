@@ -213,3 +213,51 @@ func (l *listing) leave() {
 	}
 	l.b.at = l.back
 }
+
+// comparison attaches what the base revision has to a new tree.
+type comparison struct {
+	base   *base
+	walked <-chan *node // the directories in the order of a walk as they are complete; nil if all are
+	stored *contents    // where files go whose content may be new; nil if all is stored
+}
+
+func (c *comparison) tree(ctx context.Context, root *node) error {
+	if err := c.base.match(root, ""); err != nil {
+		return err
+	}
+	return c.below(ctx, root, "")
+}
+
+func (c *comparison) below(ctx context.Context, dir *node, path string) error {
+	if c.walked != nil {
+		select {
+		case <-c.walked:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	old, err := c.base.enter(dir, path)
+	if err != nil {
+		return err
+	}
+	defer old.leave()
+	for _, n := range dir.children {
+		sub := path + "/" + n.entry.Name
+		if err := old.match(n, sub); err != nil {
+			return err
+		}
+		switch {
+		case n.dir():
+			err = c.below(ctx, n, sub)
+		case n.entry.IsRegular() && c.stored != nil:
+			err = c.stored.add(ctx, n, sub)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return old.rest(dir)
+}

@@ -8,7 +8,6 @@ import (
 	"path"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,74 +17,108 @@ import (
 
 // contents reads, compresses and stages the files that must be read, several at
 // a time. Names of one inode are read once.
-func (s *scanner) contents(ctx context.Context, g *staging, result *Result) error {
-	total := int64(0)
-	type content struct {
-		inode
-		external bool
-	}
-	of := func(n *node) content { return content{n.inode, n.entry.IsExternal()} }
-	first := make(map[content]*node)
-	var work, copies []*node
-	for _, n := range s.unread {
-		if n.inode != (inode{}) {
-			if first[of(n)] != nil {
-				copies = append(copies, n)
-				continue
-			}
-			first[of(n)] = n
-		}
-		work = append(work, n)
-		total += n.entry.Size
-	}
-	workers := s.options.Workers
-	if workers <= 0 {
-		workers = g.s.store.Parallel()
-	}
-	var done atomic.Int64
-	var mu sync.Mutex // guards the order of reports
-	report := func(n int64, finished bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		s.report(Progress{Phase: PhaseFiles, Done: done.Add(n), Total: total, Finished: finished})
-	}
-	queue := make(chan *node)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		defer close(queue)
-		for _, n := range work {
-			select {
-			case queue <- n:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
+type contents struct {
+	s     *scanner
+	g     *staging
+	queue chan found
+
+	first  map[content]*node // of the names of one inode
+	copies []*node           // the other ones
+
+	mu          sync.Mutex // guards the following, and the order of reports
+	done, total int64      // bytes
+	files       int64
+	complete    bool // total is
+}
+
+// found is a file whose content must be read.
+type found struct {
+	n    *node
+	path string
+}
+
+// content is what names of one inode share, unless only some are external.
+type content struct {
+	inode
+	external bool
+}
+
+func newContents(s *scanner, g *staging) *contents {
+	return &contents{s: s, g: g, queue: make(chan found, 256), first: make(map[content]*node)}
+}
+
+// add decides whether a regular file must be read.
+func (c *contents) add(ctx context.Context, n *node, path string) error {
+	if n.was != nil && !c.s.options.Checksum && n.looksTheSame() {
+		n.entry.Hash, n.chunks = n.was.Hash, n.wasChunks
+		n.entry.Compression = n.was.Compression
+		n.entry.Flags |= n.was.Flags & catalog.FlagChunked
 		return nil
-	})
+	}
+	if n.inode != (inode{}) {
+		if c.first[n.content()] != nil {
+			c.copies = append(c.copies, n)
+			return nil
+		}
+		c.first[n.content()] = n
+	}
+	c.mu.Lock()
+	c.files++
+	c.total += n.entry.Size
+	c.mu.Unlock()
+	return send(ctx, c.queue, found{n, path})
+}
+
+func (n *node) content() content { return content{n.inode, n.entry.IsExternal()} }
+
+// all says that there are no more files. What has been stored is told from now
+// on: before, how much there is was not known.
+func (c *contents) all() {
+	c.s.report(Progress{Phase: PhaseScan, Done: c.s.seen, Finished: true})
+	c.mu.Lock()
+	c.complete = true
+	c.mu.Unlock()
+	c.report(0)
+}
+
+func (c *contents) report(bytes int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done += bytes
+	if c.complete {
+		c.s.report(Progress{Phase: PhaseFiles, Done: c.done, Total: c.total})
+	}
+}
+
+// start starts the workers.
+func (c *contents) start(ctx context.Context, group *errgroup.Group) {
+	workers := c.s.options.Workers
+	if workers <= 0 {
+		workers = c.g.s.store.Parallel()
+	}
 	for range workers {
 		group.Go(func() error {
-			w := newReader(s, g, report)
+			w := newReader(c.s, c.g, c.report)
 			defer w.p.abort()
-			for n := range queue {
-				if err := w.read(ctx, n); err != nil {
+			for f := range c.queue {
+				if err := w.read(ctx, f.n, f.path); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for _, n := range copies {
-		from := first[of(n)]
+}
+
+// finish gives the other names of an inode its content, when all is stored.
+func (c *contents) finish(result *Result) {
+	for _, n := range c.copies {
+		from := c.first[n.content()]
 		n.entry.Hash, n.chunks = from.entry.Hash, from.chunks
 		n.entry.Flags |= from.entry.Flags & catalog.FlagChunked
 	}
-	result.Read += int64(len(work))
-	result.BytesRead += total
-	report(0, true)
-	return nil
+	result.Read, result.BytesRead = c.files, c.total
+	c.s.report(Progress{Phase: PhaseFiles, Done: c.done, Total: c.total, Finished: true})
 }
 
 // reader is one worker.
@@ -95,10 +128,10 @@ type reader struct {
 	p      *packer
 	ext    *packer // hashes external files
 	buffer []byte
-	report func(n int64, finished bool)
+	report func(bytes int64)
 }
 
-func newReader(s *scanner, g *staging, report func(n int64, finished bool)) *reader {
+func newReader(s *scanner, g *staging, report func(bytes int64)) *reader {
 	ext := g.packer(cvmfs.Plain)
 	ext.drop = true
 	return &reader{s: s, g: g, p: g.packer(s.options.Compression), ext: ext, buffer: make([]byte, 256<<10), report: report}
@@ -117,8 +150,7 @@ func (o *Options) place(e *catalog.Entry, at string) {
 }
 
 // read stores the content of one file of the source tree.
-func (r *reader) read(ctx context.Context, n *node) error {
-	path := r.s.paths[n]
+func (r *reader) read(ctx context.Context, n *node, path string) error {
 	f, err := r.s.open(path)
 	if err != nil {
 		return err
@@ -167,7 +199,7 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 				start = size
 			}
 		}
-		r.report(int64(read), false)
+		r.report(int64(read))
 		if errors.Is(err, io.EOF) || err == nil && size == n.entry.Size && size > 0 {
 			break // whether more has come meanwhile, unchanged asks
 		}

@@ -173,7 +173,7 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 	}
 	defer base.close()
 	result := &Result{}
-	sc := &scanner{ctx: ctx, options: &o, base: base, paths: make(map[*node]string), report: o.Progress}
+	sc := &scanner{options: &o, base: base, report: o.Progress}
 	var root *node
 	if o.Tar != nil {
 		root, err = sc.scanTar(ctx, t.g, o.Tar, result)
@@ -184,12 +184,11 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 		if err := apart(sc.root, t.s.store); err != nil {
 			return nil, err
 		}
-		root, err = sc.scan()
+		root, err = sc.scan(ctx, t.g, result)
 	}
 	if err != nil {
 		return nil, err
 	}
-	o.Progress(Progress{Phase: PhaseScan, Done: sc.seen, Finished: true})
 	p := t.g.packer(o.Compression)
 	if err := p.begin(); err != nil {
 		return nil, err
@@ -206,9 +205,6 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 		if err := t.g.keep(ctx, nothing, cvmfs.SuffixNone); err != nil {
 			return nil, err
 		}
-	}
-	if err := sc.contents(ctx, t.g, result); err != nil {
-		return nil, err
 	}
 	result.Warnings, result.Removed = sc.warnings, base.removed
 	result.countChanges(root)

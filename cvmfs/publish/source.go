@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/cvmfs"
@@ -67,13 +68,10 @@ type inode struct{ dev, ino uint64 }
 
 // scanner reads the source tree.
 type scanner struct {
-	ctx      context.Context
 	root     string
 	device   uint64
 	options  *Options
 	base     *base
-	unread   []*node // files whose content must be read, in order
-	paths    map[*node]string
 	warnings []string
 	report   func(Progress)
 	seen     int64
@@ -82,8 +80,10 @@ type scanner struct {
 	rules    []byte     // .cvmfsdirtab of an archive
 }
 
-// scan builds the tree of the source and compares it with the base revision.
-func (s *scanner) scan() (*node, error) {
+// scan makes the tree of the source. Three things go on side by side: one
+// goroutine reads the tree, a second one follows and compares it with the base
+// revision, and several store the contents that this finds to be new.
+func (s *scanner) scan(ctx context.Context, g *staging, result *Result) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(s.file(""), &st); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", s.file(""), err)
@@ -96,12 +96,23 @@ func (s *scanner) scan() (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.base.match(root, ""); err != nil {
+	group, ctx := errgroup.WithContext(ctx)
+	walked := make(chan *node, 256)
+	stored := newContents(s, g)
+	group.Go(func() error { return s.walk(ctx, root, "", walked) })
+	group.Go(func() error {
+		defer close(stored.queue)
+		if err := (&comparison{s.base, walked, stored}).tree(ctx, root); err != nil {
+			return err
+		}
+		stored.all()
+		return nil
+	})
+	stored.start(ctx, group)
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if err := s.children(root, ""); err != nil {
-		return nil, err
-	}
+	stored.finish(result)
 	return root, nil
 }
 
@@ -120,31 +131,18 @@ func (s *scanner) warn(format string, args ...any) {
 	}
 }
 
-// children reads a directory and everything below it.
-func (s *scanner) children(dir *node, path string) error {
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
-	old, err := s.base.enter(dir, path)
+// walk reads a directory, sends it to walked, and goes on with those below it, in
+// order. What it has sent it does not touch any more, but for what is below.
+func (s *scanner) walk(ctx context.Context, dir *node, path string, walked chan<- *node) error {
+	entries, err := os.ReadDir(s.file(path)) // sorted
 	if err != nil {
-		return err
-	}
-	defer old.leave()
-
-	var names []string
-	if dir.inode.dev == 0 { // not a mount point
-		entries, err := os.ReadDir(s.file(path))
-		if err != nil {
-			return fmt.Errorf("reading source: %w", err)
-		}
-		for _, e := range entries {
-			names = append(names, e.Name())
-		}
-		slices.Sort(names)
+		return fmt.Errorf("reading source: %w", err)
 	}
 	subdirs := uint32(0)
 	links := make(map[inode][]*node)
-	for _, name := range names {
+	mounts := make(map[*node]bool)
+	for _, entry := range entries {
+		name := entry.Name()
 		sub := path + "/" + name
 		var st unix.Stat_t
 		if err := unix.Lstat(s.file(sub), &st); err != nil {
@@ -157,26 +155,17 @@ func (s *scanner) children(dir *node, path string) error {
 		if name == markerName && !n.entry.IsRegular() {
 			return fmt.Errorf("source: %q is no regular file: %w", sub, ErrSource)
 		}
-		if st.Nlink > 1 && !n.dir() {
-			n.inode = inode{st.Dev, st.Ino}
-			links[n.inode] = append(links[n.inode], n)
-		}
-		if err := old.match(n, sub); err != nil {
-			return err
-		}
 		dir.children = append(dir.children, n)
-		if n.dir() {
+		switch {
+		case n.dir():
 			subdirs++
 			if st.Dev != s.device && !s.options.CrossMounts {
 				s.warn("%q is another file system, published as an empty directory", sub)
-				n.inode.dev = st.Dev
+				mounts[n] = true
 			}
-			if err := s.children(n, sub); err != nil {
-				return err
-			}
-			n.inode = inode{}
-		} else if n.entry.IsRegular() {
-			s.content(n, sub)
+		case st.Nlink > 1:
+			n.inode = inode{st.Dev, st.Ino}
+			links[n.inode] = append(links[n.inode], n)
 		}
 		if s.seen++; s.seen%1024 == 0 {
 			s.report(Progress{Phase: PhaseScan, Done: s.seen})
@@ -184,7 +173,34 @@ func (s *scanner) children(dir *node, path string) error {
 	}
 	dir.entry.Nlink = 2 + subdirs
 	groupLinks(dir, links)
-	return old.rest(dir)
+	if err := send(ctx, walked, dir); err != nil {
+		return err
+	}
+	for _, n := range dir.children {
+		switch {
+		case !n.dir():
+		case mounts[n]:
+			n.entry.Nlink = 2
+			if err := send(ctx, walked, n); err != nil {
+				return err
+			}
+		default:
+			if err := s.walk(ctx, n, path+"/"+n.entry.Name, walked); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// send gives one goroutine's work to another.
+func send[T any](ctx context.Context, to chan<- T, v T) error {
+	select {
+	case to <- v:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // groupLinks makes hard links of the names that share an inode within one
@@ -303,18 +319,6 @@ func readGrowing(read func([]byte) (int, error)) ([]byte, error) {
 		}
 		return b[:n], nil
 	}
-}
-
-// content decides whether a regular file must be read.
-func (s *scanner) content(n *node, path string) {
-	if n.was != nil && !s.options.Checksum && n.looksTheSame() {
-		n.entry.Hash, n.chunks = n.was.Hash, n.wasChunks
-		n.entry.Compression = n.was.Compression
-		n.entry.Flags |= n.was.Flags & catalog.FlagChunked
-		return
-	}
-	s.unread = append(s.unread, n)
-	s.paths[n] = path
 }
 
 // looksTheSame compares everything a content may have changed with. A revision

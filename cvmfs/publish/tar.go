@@ -109,21 +109,22 @@ func (s *scanner) scanTar(ctx context.Context, g *staging, r io.Reader, result *
 		return nil, err
 	}
 	root := u.root.n
-	if err := s.base.match(root, ""); err != nil {
+	if err := (&comparison{base: s.base}).tree(ctx, root); err != nil {
 		return nil, err
 	}
-	return root, s.compare(root, "")
+	s.report(Progress{Phase: PhaseScan, Done: s.seen, Finished: true})
+	return root, nil
 }
 
 // all reads the archive to its end.
 func (u *unpacker) all(ctx context.Context, result *Result) error {
 	group, ctx := errgroup.WithContext(ctx)
 	var mu sync.Mutex // guards the order of reports
-	report := func(n int64, finished bool) {
+	report := func(bytes int64) {
 		mu.Lock()
 		defer mu.Unlock()
-		result.BytesRead += n
-		u.s.report(Progress{Phase: PhaseFiles, Done: result.BytesRead, Finished: finished})
+		result.BytesRead += bytes
+		u.s.report(Progress{Phase: PhaseFiles, Done: result.BytesRead})
 	}
 	workers := u.s.options.Workers
 	if workers <= 0 {
@@ -156,7 +157,7 @@ func (u *unpacker) all(ctx context.Context, result *Result) error {
 		l.n.entry, l.n.xattrs, l.n.chunks = e, l.to.xattrs, l.to.chunks
 	}
 	u.settle(u.root)
-	report(0, true)
+	u.s.report(Progress{Phase: PhaseFiles, Done: result.BytesRead, Finished: true})
 	return nil
 }
 
@@ -395,12 +396,7 @@ func (u *unpacker) content(ctx context.Context, n *node, at string) error {
 	if at == "/"+dirtabName {
 		u.s.rules = data
 	}
-	select {
-	case u.queue <- small{n, at, data}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return send(ctx, u.queue, small{n, at, data})
 }
 
 // settle makes sorted lists of the folders and groups hard links.
@@ -422,28 +418,4 @@ func (u *unpacker) settle(f *folder) {
 		u.settle(sub)
 	}
 	f.index, f.folders = nil, nil
-}
-
-// compare attaches what the base revision has to a tree that is complete.
-func (s *scanner) compare(dir *node, path string) error {
-	if err := s.ctx.Err(); err != nil {
-		return err
-	}
-	old, err := s.base.enter(dir, path)
-	if err != nil {
-		return err
-	}
-	defer old.leave()
-	for _, n := range dir.children {
-		sub := path + "/" + n.entry.Name
-		if err := old.match(n, sub); err != nil {
-			return err
-		}
-		if n.dir() {
-			if err := s.compare(n, sub); err != nil {
-				return err
-			}
-		}
-	}
-	return old.rest(dir)
 }
