@@ -13,7 +13,9 @@
 //
 //   - All or nothing. Objects are written aside, made durable, and only then
 //     given their names; the manifest comes last, atomically. A killed
-//     publication leaves at most unreferenced files, which the next one removes.
+//     publication leaves at most files that nothing refers to: the next one
+//     removes those without a name, and uses the others or leaves them to
+//     garbage collection.
 //   - One writer at a time: a lock beside the repository, freed by the kernel; in
 //     a bucket a lease, and a manifest that is replaced only if nobody else has.
 //   - A replica is whole: a catalogue comes after all it refers to, the manifest

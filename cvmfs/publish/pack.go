@@ -182,8 +182,14 @@ func (g *staging) putFile(ctx context.Context, file string, suffix cvmfs.Suffix)
 }
 
 func (g *staging) put(ctx context.Context, r io.Reader, suffix cvmfs.Suffix) (cvmfs.Hash, error) {
-	p := g.packer(cvmfs.Zlib)
-	defer p.abort()
+	p, ok := g.idle.Get().(*packer)
+	if !ok {
+		p = g.packer(cvmfs.Zlib)
+	}
+	defer func() {
+		p.abort()
+		g.idle.Put(p)
+	}()
 	if err := p.begin(); err != nil {
 		return cvmfs.Hash{}, err
 	}

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/history"
 	"github.com/micavm/mica/cvmfs/publish/internal/storage"
@@ -213,9 +215,11 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 	if ttl == 0 {
 		ttl = t.head.TTL
 	}
-	w := &writer{ctx: ctx, g: t.g, ttl: ttl, now: t.now, result: result, report: o.Progress}
-	out, err := w.catalogue(root, "")
-	if err != nil {
+	w := newWriter(t.g, o.Workers, ttl, t.now, result, o.Progress)
+	var early errgroup.Group
+	early.Go(func() error { return t.g.stage.Advance(ctx) })
+	out, err := w.catalogue(ctx, root, "")
+	if err := errors.Join(err, early.Wait()); err != nil {
 		return nil, err
 	}
 	o.Progress(Progress{Phase: PhaseCatalogs, Done: w.count, Finished: true})
@@ -377,7 +381,7 @@ func create(ctx context.Context, o CreateOptions) error {
 	}
 	root := &node{}
 	root.entry.Mode, root.entry.Size, root.entry.Nlink, root.entry.MTime, root.entry.MTimeNS = 0o40755, dirSize, 2, t.now.Unix(), -1
-	out, err := (&writer{ctx: ctx, g: g, ttl: o.TTL, now: t.now, result: &Result{}, report: func(Progress) {}}).first(root)
+	out, err := newWriter(g, 1, o.TTL, t.now, &Result{}, func(Progress) {}).first(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -403,12 +407,10 @@ func (s *repository) markReplicable(ctx context.Context) error {
 }
 
 // first writes the catalogue of revision 0.
-func (w *writer) first(root *node) (written, error) {
+func (w *writer) first(ctx context.Context, root *node) (written, error) {
 	r := &region{}
-	if err := w.collect(r, root, "", true); err != nil {
-		return written{}, err
-	}
-	return w.writeRevision(r, root, "", 0)
+	r.collect(root, "", true)
+	return w.writeRevision(ctx, r, root, "", 0)
 }
 
 const emptyMetainfo = `{

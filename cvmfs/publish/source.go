@@ -48,7 +48,9 @@ type node struct {
 	auto   bool // … that the publisher chose
 }
 
-func (n *node) dir() bool { return n.entry.IsDir() }
+// dir looks at nothing of the entry but the mode, which never changes: others may
+// be completing the rest.
+func (n *node) dir() bool { return n.entry.Mode&catalog.ModeType == catalog.ModeDir }
 
 func (n *node) child(name string) *node {
 	i, found := slices.BinarySearchFunc(n.children, name, func(c *node, name string) int { return strings.Compare(c.entry.Name, name) })

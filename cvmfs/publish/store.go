@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/publish/internal/storage"
@@ -145,8 +147,10 @@ type staging struct {
 	stage     storage.Stage
 	dir       string // for temporary files of any kind
 	algorithm cvmfs.Algorithm
+	last      atomic.Int64 // number of a temporary file
+	idle      sync.Pool    // of packers for zlib objects
 
-	mu     sync.Mutex
+	mu     sync.Mutex      // guards the following
 	names  map[string]bool // object paths
 	stored int64           // bytes of new objects
 }
@@ -158,6 +162,11 @@ func (s *repository) stage(ctx context.Context, a cvmfs.Algorithm) (*staging, er
 		return nil, err
 	}
 	return &staging{s: s, stage: g, dir: g.Dir(), algorithm: a, names: make(map[string]bool)}, nil
+}
+
+// temporary names a new file that goes with the staging area.
+func (g *staging) temporary(kind string) string {
+	return filepath.Join(g.dir, fmt.Sprintf("%s-%d", kind, g.last.Add(1)))
 }
 
 // discard removes the staging area and what was not committed.

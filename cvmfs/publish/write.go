@@ -5,22 +5,36 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 )
 
-// writer turns the tree into catalogues, bottom up.
+// writer turns the tree into catalogues, bottom up, several side by side.
 type writer struct {
-	ctx     context.Context
-	g       *staging
-	ttl     time.Duration
-	now     time.Time
-	result  *Result
-	report  func(Progress)
-	count   int64
-	rebuild bool // write every catalogue, changed or not
+	g     *staging
+	ttl   time.Duration
+	now   time.Time
+	slots chan struct{} // one for each catalogue that may be in work at a time
+
+	mu     sync.Mutex // guards the following, and the order of reports
+	result *Result
+	report func(Progress)
+	count  int64
+}
+
+// newWriter lets as many catalogues be in work at a time as there are workers; 0
+// means one a processor.
+func newWriter(g *staging, workers int, ttl time.Duration, now time.Time, result *Result, report func(Progress)) *writer {
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	return &writer{g: g, ttl: ttl, now: now, slots: make(chan struct{}, workers), result: result, report: report}
 }
 
 // written is a catalogue of the new revision.
@@ -34,6 +48,7 @@ type written struct {
 
 // region is what one catalogue covers while it is put together.
 type region struct {
+	under   []written // the catalogues of the nested roots in the order of a walk, those not come by yet
 	nested  []catalog.Nested
 	below   catalog.Counters
 	dirty   bool
@@ -46,65 +61,97 @@ type placed struct {
 }
 
 // catalogue writes the catalogue of the directory root and all below it, or
-// keeps that of the revision before if nothing in it changed.
-func (w *writer) catalogue(root *node, path string) (written, error) {
-	if err := w.ctx.Err(); err != nil {
+// keeps that of the revision before if nothing in it changed. Those of the nested
+// roots come first, as their hashes are in it; the entries of a catalogue are
+// gathered when its turn comes, so that few are in memory at a time.
+func (w *writer) catalogue(ctx context.Context, root *node, path string) (written, error) {
+	roots := nestedRoots(nil, root, path)
+	r := &region{dirty: root.before == nil, under: make([]written, len(roots))}
+	group, below := errgroup.WithContext(ctx)
+	for i, p := range roots {
+		group.Go(func() (err error) {
+			r.under[i], err = w.catalogue(below, p.n, p.path)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
 		return written{}, err
 	}
-	r := &region{dirty: w.rebuild || root.before == nil}
-	if err := w.collect(r, root, path, true); err != nil {
+	if err := send(ctx, w.slots, struct{}{}); err != nil {
 		return written{}, err
 	}
+	defer func() { <-w.slots }()
+	r.collect(root, path, true)
 	if root.before != nil && root.before.nested != len(r.nested) {
 		r.dirty = true
 	}
-	w.count++
-	w.report(Progress{Phase: PhaseCatalogs, Done: w.count})
-	w.result.Catalogs++
 	if b := root.before; !r.dirty && (path != "" || w.sameTTL(b)) {
+		w.done(false)
 		return written{hash: b.hash, size: b.size, revision: b.revision, total: b.total, kept: true}, nil
 	}
-	out, err := w.write(r, root, path)
+	out, err := w.write(ctx, r, root, path)
 	if err != nil {
 		return written{}, fmt.Errorf("writing catalogue of %q: %w", path, err)
 	}
-	w.result.NewCatalogs++
+	w.done(true)
 	return out, nil
+}
+
+// done counts a catalogue.
+func (w *writer) done(anew bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.count++
+	w.result.Catalogs++
+	if anew {
+		w.result.NewCatalogs++
+	}
+	w.report(Progress{Phase: PhaseCatalogs, Done: w.count})
+}
+
+// nestedRoots adds the roots of the catalogues right below that of a directory to
+// list, in the order of a walk.
+func nestedRoots(list []placed, dir *node, path string) []placed {
+	for _, c := range dir.children {
+		switch sub := path + "/" + c.entry.Name; {
+		case !c.dir():
+		case c.nested:
+			list = append(list, placed{sub, c})
+		default:
+			list = nestedRoots(list, c, sub)
+		}
+	}
+	return list
 }
 
 func (w *writer) sameTTL(b *before) bool { return b.ttl == fmt.Sprint(int64(w.ttl/time.Second)) }
 
 // collect gathers the entries of a catalogue and finds out whether they are
 // those of the revision before.
-func (w *writer) collect(r *region, n *node, path string, top bool) error {
+func (r *region) collect(n *node, path string, top bool) {
 	r.entries = append(r.entries, placed{path, n})
 	if !n.same() || n.gone || !top && n.nested != (n.before != nil) {
 		r.dirty = true
 	}
 	if !n.dir() {
-		return nil
+		return
 	}
 	if n.nested && !top {
-		out, err := w.catalogue(n, path)
-		if err != nil {
-			return err
-		}
+		out := r.under[0]
+		r.under = r.under[1:]
 		r.nested = append(r.nested, catalog.Nested{Path: path, Hash: out.hash, Size: out.size})
 		r.below = r.below.Plus(out.total)
 		if !out.kept {
 			r.dirty = true
 		}
-		return nil
+		return
 	}
 	if regrouped(n) {
 		r.dirty = true
 	}
 	for _, c := range n.children {
-		if err := w.collect(r, c, path+"/"+c.entry.Name, false); err != nil {
-			return err
-		}
+		r.collect(c, path+"/"+c.entry.Name, false)
 	}
-	return nil
 }
 
 // same reports whether the row of n would be the one of the revision before,
@@ -158,15 +205,15 @@ func regrouped(dir *node) bool {
 }
 
 // write makes the successor of the catalogue a directory had, or its first.
-func (w *writer) write(r *region, root *node, path string) (written, error) {
+func (w *writer) write(ctx context.Context, r *region, root *node, path string) (written, error) {
 	if root.before != nil {
-		return w.writeRevision(r, root, path, root.before.revision+1)
+		return w.writeRevision(ctx, r, root, path, root.before.revision+1)
 	}
-	return w.writeRevision(r, root, path, 1)
+	return w.writeRevision(ctx, r, root, path, 1)
 }
 
-func (w *writer) writeRevision(r *region, root *node, path string, revision uint64) (written, error) {
-	file := filepath.Join(w.g.dir, "catalogue")
+func (w *writer) writeRevision(ctx context.Context, r *region, root *node, path string, revision uint64) (written, error) {
+	file := w.g.temporary("catalogue")
 	b, err := catalog.Create(file)
 	if err != nil {
 		return written{}, err
@@ -192,7 +239,7 @@ func (w *writer) writeRevision(r *region, root *node, path string, revision uint
 		return written{}, err
 	}
 	out.size = fi.Size()
-	out.hash, err = w.g.putFile(w.ctx, file, cvmfs.SuffixCatalog)
+	out.hash, err = w.g.putFile(ctx, file, cvmfs.SuffixCatalog)
 	return out, err
 }
 

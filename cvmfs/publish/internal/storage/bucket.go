@@ -408,6 +408,10 @@ func (s *bucketStage) Add(ctx context.Context, name, file string) error {
 	return nil
 }
 
+// Advance has nothing to do: what was added is on its way.
+func (s *bucketStage) Advance(context.Context) error { return nil }
+
+// Commit waits for all that is on its way.
 func (s *bucketStage) Commit(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -199,8 +199,9 @@ type directoryStage struct {
 	d    *Directory
 	area *area
 
-	mu    sync.Mutex        // guards files
+	mu    sync.Mutex        // guards the following
 	files map[string]string // name → staged file
+	named bool              // since the last Commit something was
 }
 
 func (s *directoryStage) Dir() string { return s.area.path }
@@ -214,12 +215,13 @@ func (s *directoryStage) Add(_ context.Context, name, file string) error {
 	return nil
 }
 
-// Commit makes the objects durable and then gives them their names, so that a
+// Advance makes the objects durable and then gives them their names, so that a
 // name never stands for bytes a power cut may still take.
-func (s *directoryStage) Commit(ctx context.Context) error {
+func (s *directoryStage) Advance(ctx context.Context) error {
 	s.mu.Lock()
 	files := s.files
 	s.files = make(map[string]string)
+	s.named = s.named || len(files) > 0
 	s.mu.Unlock()
 	if len(files) == 0 {
 		return nil
@@ -241,6 +243,21 @@ func (s *directoryStage) Commit(ctx context.Context) error {
 			return err
 		}
 		names = names[end:]
+	}
+	return nil
+}
+
+// Commit does the same for what is left, and makes the names durable, too.
+func (s *directoryStage) Commit(ctx context.Context) error {
+	if err := s.Advance(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	named := s.named
+	s.named = false
+	s.mu.Unlock()
+	if !named {
+		return nil
 	}
 	return s.area.sync()
 }

@@ -74,6 +74,10 @@ type Stage interface {
 	// name. It may be called by several goroutines, once for each name.
 	Add(ctx context.Context, name, file string) error
 
+	// Advance does of a Commit what can be done already, for what has been added
+	// before. Create and Add may be called meanwhile.
+	Advance(ctx context.Context) error
+
 	// Commit returns when every object that was added has its name. Objects may
 	// have them before. More may be added and committed afterwards.
 	Commit(ctx context.Context) error

@@ -18,6 +18,7 @@ import (
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"golang.org/x/sys/unix"
 
 	"github.com/micavm/mica/internal/atomicfile"
 )
@@ -127,14 +128,17 @@ func suite(t *testing.T, location string) {
 		add(t, g, object, "content of "+object)
 		want = append(want, object)
 	}
-	if err := g.Commit(ctx); err != nil {
+	advanced := make(chan error)
+	go func() { advanced <- g.Advance(ctx) }()
+	add(t, g, "data/fe/meanwhile", "")
+	if err := errors.Join(<-advanced, g.Commit(ctx)); err != nil {
 		t.Fatal(err)
 	}
 	add(t, g, "data/ff/later", "")
 	if err := g.Commit(ctx); err != nil {
 		t.Fatal(err)
 	}
-	want = append(want, "data/ff/later")
+	want = append(want, "data/fe/meanwhile", "data/ff/later")
 	g.Discard()
 	if _, err := os.Stat(g.Dir()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the staging area is still there: %v", err)
@@ -419,5 +423,27 @@ func TestCredentialsFile(t *testing.T) {
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", file)
 	if _, err := key("s3://b"); !errors.Is(err, fs.ErrPermission) {
 		t.Errorf("credentials others may read: %v, want ErrPermission", err)
+	}
+}
+
+// Whatever the umask of a publisher, a web server can read the objects; and those
+// that Advance was given have their names before the Commit.
+func TestObjectsForAll(t *testing.T) {
+	for _, umask := range []int{0o022, 0o077} {
+		defer unix.Umask(unix.Umask(umask))
+		dir := t.TempDir()
+		s := open(t, dir)
+		g := stage(t, s)
+		add(t, g, "data/ab/early", "content")
+		if err := g.Advance(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Stat(filepath.Join(dir, name, "data/ab/early")); err != nil || fi.Mode().Perm() != 0o644 {
+			t.Errorf("umask %03o: after Advance: %v, %v", umask, fi, err)
+		}
+		g.Discard()
+		if got := read(t, s, "data/ab/early"); got != "content" {
+			t.Errorf("umask %03o: object = %q", umask, got)
+		}
 	}
 }
