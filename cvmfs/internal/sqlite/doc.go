@@ -8,6 +8,7 @@
 // with little memory can afford.
 //
 // Files are treated as hostile as far as the engine allows: read-only,
-// immutable, no functions of the schema, no memory mapping, and errors that the
-// file's content is to blame for wrap cvmfs.ErrMalformed.
+// immutable, no functions of the schema, no memory mapping, no pages that lead in
+// a circle, and errors that the file's content is to blame for wrap
+// cvmfs.ErrMalformed.
 package sqlite

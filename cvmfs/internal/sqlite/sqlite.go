@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	engine "modernc.org/sqlite"
@@ -23,9 +24,30 @@ type DB struct {
 const readPragmas = "&_pragma=query_only(1)&_pragma=trusted_schema(0)&_pragma=cell_size_check(1)" +
 	"&_pragma=mmap_size(0)&_pragma=cache_size(-256)&_pragma=temp_store(2)"
 
-// Open opens an SQLite file that nobody changes meanwhile.
+// Open opens an SQLite file that nobody changes meanwhile. Whatever is in the
+// file, to read all of it takes no longer than its size lets expect.
 func Open(file string) (*DB, error) {
-	return connect(file, "?mode=ro&immutable=1"+readPragmas)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s, err := newShape(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkSchema(); err != nil {
+		return nil, err
+	}
+	db, err := connect(file, "?mode=ro&immutable=1"+readPragmas)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkAll(db); err != nil {
+		_ = db.Close()
+		return nil, err
+	}
+	return db, nil
 }
 
 // Create makes a new SQLite file for writing, which must not exist. It has no
