@@ -49,6 +49,9 @@ func newContents(s *scanner, g *staging) *contents {
 
 // add decides whether a regular file must be read.
 func (c *contents) add(ctx context.Context, n *node, path string) error {
+	if n.grafted {
+		return nil
+	}
 	if n.was != nil && !c.s.options.Checksum && n.looksTheSame() {
 		n.entry.Hash, n.chunks = n.was.Hash, n.wasChunks
 		n.entry.Compression = n.was.Compression

@@ -32,9 +32,9 @@
 //
 // # What is left out
 //
-// Union file systems and grafts as input, external data, alternative catalogue
-// paths and gateways. An archive is the whole next revision, not an addition. A tree that changes while it is published is an
-// error, not a snapshot.
+// Union file systems as input, alternative catalogue paths and gateways. An
+// archive is the whole next revision, not an addition. A tree that changes while
+// it is published is an error, not a snapshot.
 //
 // # Formats followed
 //

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
 )
 
 // Rules that are taken match without harm; those that are not name a line.
@@ -79,6 +80,37 @@ func FuzzReflog(f *testing.F) {
 		}
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
 			t.Errorf("%d temporary files are left", len(left))
+		}
+	})
+}
+
+// A description of a content is refused with a line, or is one that a catalogue
+// takes.
+func FuzzGraft(f *testing.F) {
+	sum := cvmfs.SHA1.Sum(nil).String()
+	for _, seed := range []string{
+		"size=0\nchecksum=" + sum, "size = 9\nchecksum=" + strings.Repeat("0", 40) + "\nchunk_offsets=0,4\nchunk_checksums=" + sum + "," + sum + "P\ncompression=none\n",
+		"# comment\nsize=9223372036854775807\n", "=\n", "chunk_offsets=,\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		g, err := parseGraft("/d/"+graftPrefix+"f", []byte(text))
+		if err != nil {
+			if !errors.Is(err, ErrSource) || !strings.Contains(err.Error(), " line ") {
+				t.Errorf("parseGraft = %v, want ErrSource with a line", err)
+			}
+			return
+		}
+		n := &node{entry: catalog.Entry{Name: "f", Mode: 0o100644, Nlink: 1}}
+		g.onto(n)
+		b, err := catalog.Create(filepath.Join(t.TempDir(), "c"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Discard()
+		if err := b.Add("/d/f", n.entry, nil, n.chunks); err != nil {
+			t.Errorf("%q: %v", text, err)
 		}
 	})
 }

@@ -191,6 +191,9 @@ func publish(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := sc.missingGrafts(ctx, t.s.store); err != nil {
+		return nil, err
+	}
 	p := t.g.packer(o.Compression)
 	if err := p.begin(); err != nil {
 		return nil, err

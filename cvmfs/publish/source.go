@@ -44,8 +44,9 @@ type node struct {
 	// publisher had added them.
 	wasMarker, wasAuto *node
 
-	nested bool // the root of a nested catalogue
-	auto   bool // … that the publisher chose
+	nested  bool // the root of a nested catalogue
+	auto    bool // … that the publisher chose
+	grafted bool // of a file: its content is described, not read
 }
 
 // dir looks at nothing of the entry but the mode, which never changes: others may
@@ -80,6 +81,7 @@ type scanner struct {
 	empty    cvmfs.Hash // the content of markers
 	marked   bool       // some marker has it
 	rules    []byte     // .cvmfsdirtab of an archive
+	grafted  []placed
 }
 
 // scan makes the tree of the source. Three things go on side by side: one
@@ -140,11 +142,18 @@ func (s *scanner) walk(ctx context.Context, dir *node, path string, walked chan<
 	if err != nil {
 		return fmt.Errorf("reading source: %w", err)
 	}
+	grafts, err := s.grafts(path, entries)
+	if err != nil {
+		return err
+	}
 	subdirs := uint32(0)
 	links := make(map[inode][]*node)
 	mounts := make(map[*node]bool)
 	for _, entry := range entries {
 		name := entry.Name()
+		if strings.HasPrefix(name, graftPrefix) {
+			continue
+		}
 		sub := path + "/" + name
 		var st unix.Stat_t
 		if err := unix.Lstat(s.file(sub), &st); err != nil {
@@ -165,7 +174,7 @@ func (s *scanner) walk(ctx context.Context, dir *node, path string, walked chan<
 				s.warn("%q is another file system, published as an empty directory", sub)
 				mounts[n] = true
 			}
-		case st.Nlink > 1:
+		case st.Nlink > 1 && grafts[name] == nil:
 			n.inode = inode{st.Dev, st.Ino}
 			links[n.inode] = append(links[n.inode], n)
 		}
@@ -174,6 +183,7 @@ func (s *scanner) walk(ctx context.Context, dir *node, path string, walked chan<
 		}
 	}
 	dir.entry.Nlink = 2 + subdirs
+	s.graft(path, grafts, dir.child)
 	groupLinks(dir, links)
 	if err := send(ctx, walked, dir); err != nil {
 		return err

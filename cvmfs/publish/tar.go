@@ -78,10 +78,11 @@ type folder struct {
 	n       *node
 	index   map[string]*node // children by name
 	folders map[string]*folder
+	grafts  map[string]*graft // descriptions of children by name
 }
 
 func newFolder(n *node) *folder {
-	return &folder{n: n, index: make(map[string]*node), folders: make(map[string]*folder)}
+	return &folder{n: n, index: make(map[string]*node), folders: make(map[string]*folder), grafts: make(map[string]*graft)}
 }
 
 // link is a name of a file whose content may not be known yet.
@@ -156,7 +157,7 @@ func (u *unpacker) all(ctx context.Context, result *Result) error {
 		e.Name = name
 		l.n.entry, l.n.xattrs, l.n.chunks = e, l.to.xattrs, l.to.chunks
 	}
-	u.settle(u.root)
+	u.settle(u.root, "")
 	u.s.report(Progress{Phase: PhaseFiles, Done: result.BytesRead, Finished: true})
 	return nil
 }
@@ -228,6 +229,10 @@ func (u *unpacker) member(ctx context.Context, h *tar.Header, result *Result) er
 	}
 	if n.entry.Name == markerName && !n.entry.IsRegular() && h.Typeflag != tar.TypeLink {
 		return fmt.Errorf("archive: %q is no regular file: %w", at, ErrSource)
+	}
+	if target, is := strings.CutPrefix(n.entry.Name, graftPrefix); is {
+		parent.grafts[target], err = readGraft(at, u.tar)
+		return err
 	}
 	if h.Typeflag == tar.TypeLink {
 		if err := u.link(n, h, at); err != nil {
@@ -399,9 +404,11 @@ func (u *unpacker) content(ctx context.Context, n *node, at string) error {
 	return send(ctx, u.queue, small{n, at, data})
 }
 
-// settle makes sorted lists of the folders and groups hard links.
-func (u *unpacker) settle(f *folder) {
+// settle makes sorted lists of the folders, gives files the contents that are
+// described, and groups hard links.
+func (u *unpacker) settle(f *folder, path string) {
 	f.n.children = slices.SortedFunc(maps.Values(f.index), func(a, b *node) int { return strings.Compare(a.entry.Name, b.entry.Name) })
+	u.s.graft(path, f.grafts, f.n.child)
 	links := make(map[inode][]*node)
 	subdirs := uint32(0)
 	for _, n := range f.n.children {
@@ -414,8 +421,8 @@ func (u *unpacker) settle(f *folder) {
 	}
 	f.n.entry.Nlink = 2 + subdirs
 	groupLinks(f.n, links)
-	for _, sub := range f.folders {
-		u.settle(sub)
+	for _, name := range slices.Sorted(maps.Keys(f.folders)) {
+		u.settle(f.folders[name], path+"/"+name)
 	}
-	f.index, f.folders = nil, nil
+	f.index, f.folders, f.grafts = nil, nil, nil
 }
