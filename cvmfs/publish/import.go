@@ -189,9 +189,6 @@ func readConfig(file string, warn func(string, ...any)) (serverConf, error) {
 			warn("%s is not supported and has no effect any more", key)
 		}
 	}
-	if span := conf["CVMFS_AUTO_TAG_TIMESPAN"]; span != "" {
-		warn("CVMFS_AUTO_TAG_TIMESPAN is not supported: tags stay until they are removed")
-	}
 	return conf, nil
 }
 

@@ -34,7 +34,7 @@ CVMFS_HASH_ALGORITHM=shake128
 CVMFS_COMPRESSION_ALGORITHM=none # of files
 CVMFS_EXTERNAL_DATA=false
 export CVMFS_AUTO_TAG="false"
-CVMFS_AUTO_TAG_TIMESPAN=""
+CVMFS_AUTO_TAG_TIMESPAN="4 weeks ago"
 CVMFS_GARBAGE_COLLECTION=false
 CVMFS_AUTOCATALOGS=true
 CVMFS_AUTOCATALOGS_MAX_WEIGHT='7000'
@@ -182,7 +182,7 @@ func TestSettings(t *testing.T) {
 	got, err := load(serverConf)
 	want := publish.Settings{
 		Algorithm: cvmfs.SHAKE128, Compression: cvmfs.Plain, Chunks: publish.ChunkSizes{Min: 16384, Avg: 32768, Max: 65536},
-		MaxEntries: 7000, NoAutoTag: true, NoXattrs: true, TTL: 2 * time.Minute,
+		MaxEntries: 7000, NoAutoTag: true, TagAge: publish.Age{Days: 28}, NoXattrs: true, TTL: 2 * time.Minute,
 	}
 	if err != nil || got != want {
 		t.Errorf("LoadSettings: %v\n%s", err, cmp.Diff(want, got))
@@ -192,7 +192,7 @@ func TestSettings(t *testing.T) {
 	}
 	for _, bad := range []string{
 		"CVMFS_USER=`id`", "if true; then", "A=\"x", "A=b c", "=x", "1A=x", "A=$B", "CVMFS_HASH_ALGORITHM=md4", "CVMFS_HASH_ALGORITHM=md5",
-		"CVMFS_COMPRESSION_ALGORITHM=zstd", "CVMFS_MIN_CHUNK_SIZE=-1", "CVMFS_MIN_CHUNK_SIZE=100", "CVMFS_AUTO_TAG=maybe", "CVMFS_REPOSITORY_TTL=x",
+		"CVMFS_COMPRESSION_ALGORITHM=zstd", "CVMFS_MIN_CHUNK_SIZE=-1", "CVMFS_MIN_CHUNK_SIZE=100", "CVMFS_AUTO_TAG=maybe", "CVMFS_AUTO_TAG_TIMESPAN='4 weeks'", "CVMFS_AUTO_TAG_TIMESPAN='4 moons ago'", "CVMFS_REPOSITORY_TTL=x",
 	} {
 		if s, err := load(bad + "\n"); err == nil {
 			t.Errorf("LoadSettings of %q = %+v", bad, s)
@@ -201,7 +201,7 @@ func TestSettings(t *testing.T) {
 	// What a publication says itself wins.
 	o := publish.Options{Algorithm: cvmfs.SHA1, Chunks: small, MaxEntries: 5, TTL: time.Hour, Xattrs: publish.XattrRules{Allow: []string{"user.*"}}}
 	want.Apply(&o)
-	if o.Algorithm != cvmfs.SHA1 || o.Chunks != small || o.MaxEntries != 5 || o.TTL != time.Hour || o.Xattrs.Deny != nil || !o.NoGenericTag {
+	if o.Algorithm != cvmfs.SHA1 || o.Chunks != small || o.MaxEntries != 5 || o.TTL != time.Hour || o.Xattrs.Deny != nil || !o.NoGenericTag || o.TagAge != want.TagAge {
 		t.Errorf("Apply = %+v", o)
 	}
 }

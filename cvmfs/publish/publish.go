@@ -71,6 +71,7 @@ type Options struct {
 	Tag          string // name for the new revision
 	Description  string // of Tag
 	NoGenericTag bool   // no "generic-<time>" tag for the new revision
+	TagAge       Age    // "generic-" tags older than this are removed; zero keeps all
 
 	TTL         time.Duration     // 0 keeps that of the revision before
 	Algorithm   cvmfs.Algorithm   // of new objects; 0 keeps that of the revision before
@@ -131,6 +132,7 @@ type Result struct {
 	Revision  uint64
 	RootHash  cvmfs.Hash
 	Tags      []string // set on this revision now
+	Expired   []string // tags removed as they were too old
 	Unchanged bool     // nothing differs from the revision before, which stays
 
 	Entries                 int64 // files and directories of the revision
@@ -144,8 +146,8 @@ type Result struct {
 }
 
 // Publish makes the tree of Source or Tar the next revision of a repository,
-// which must exist (see Create). If the tree is what is published already, and
-// no tag is asked for, nothing changes. Errors wrap ErrNoRepository, ErrExists
+// which must exist (see Create). If the tree is what is published already, no tag
+// is asked for and none is too old, nothing changes. Errors wrap ErrNoRepository, ErrExists
 // (the tag), ErrSource, ErrKeys, atomicfile's ErrLocked, the errors of package
 // cvmfs, or those of the system; after any of them the repository is as it was.
 func Publish(ctx context.Context, o Options) (*Result, error) {
@@ -282,7 +284,8 @@ func (r *Result) countChanges(n *node) {
 	}
 }
 
-// retag moves the trunk tags to a new revision and sets those asked for.
+// retag moves the trunk tags to a new revision, sets those asked for, and removes
+// those that are too old.
 func (t *transaction) retag(next *cvmfs.Manifest, o Options, result *Result) error {
 	set := func(name, description string) {
 		t.setTag(history.Tag{Name: name, Hash: next.RootHash, Revision: next.Revision, Time: t.now, Description: description, Size: next.RootSize})
@@ -300,6 +303,10 @@ func (t *transaction) retag(next *cvmfs.Manifest, o Options, result *Result) err
 	}
 	if o.Tag != "" {
 		set(o.Tag, o.Description)
+	}
+	for _, old := range Expired(t.tags, o.TagAge, t.now) {
+		t.removeTag(old.Name)
+		result.Expired = append(result.Expired, old.Name)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ type Settings struct {
 	NoChunks    bool
 	MaxEntries  int // 0 if not set
 	NoAutoTag   bool
+	TagAge      Age
 	TTL         time.Duration // 0 if not set
 	NoXattrs    bool
 	External    bool // all files are external
@@ -127,6 +128,19 @@ func (c serverConf) number(key string) (int64, error) {
 	return n, nil
 }
 
+// age reads a span of time that lies in the past. Without "ago" it would be one
+// in the future, before which everything is.
+func (c serverConf) age(key string) (Age, error) {
+	a, err := ParseAge(c[key])
+	if err == nil && c[key] != "" && !strings.HasSuffix(strings.ToLower(c[key]), " ago") {
+		err = fmt.Errorf("%.80q does not end in \"ago\": %w", c[key], cvmfs.ErrMalformed)
+	}
+	if err != nil {
+		return Age{}, fmt.Errorf("%s: %w", key, err)
+	}
+	return a, nil
+}
+
 // settings takes what a publication goes by.
 func (c serverConf) settings() (s Settings, err error) {
 	if text := c["CVMFS_HASH_ALGORITHM"]; text != "" {
@@ -153,6 +167,9 @@ func (c serverConf) settings() (s Settings, err error) {
 			return s, err
 		}
 	}
+	if s.TagAge, err = c.age("CVMFS_AUTO_TAG_TIMESPAN"); err != nil {
+		return s, err
+	}
 	s.TTL = time.Duration(numbers["CVMFS_REPOSITORY_TTL"]) * time.Second
 	on := make(map[string]bool)
 	for key, otherwise := range map[string]bool{"CVMFS_USE_FILE_CHUNKING": true, "CVMFS_AUTO_TAG": true, "CVMFS_AUTOCATALOGS": false, "CVMFS_INCLUDE_XATTRS": false, "CVMFS_EXTERNAL_DATA": false} {
@@ -176,7 +193,7 @@ func (c serverConf) settings() (s Settings, err error) {
 func known() []string {
 	return []string{
 		"CVMFS_HASH_ALGORITHM", "CVMFS_COMPRESSION_ALGORITHM", "CVMFS_MIN_CHUNK_SIZE", "CVMFS_AVG_CHUNK_SIZE", "CVMFS_MAX_CHUNK_SIZE",
-		"CVMFS_USE_FILE_CHUNKING", "CVMFS_AUTO_TAG", "CVMFS_AUTOCATALOGS", "CVMFS_AUTOCATALOGS_MAX_WEIGHT", "CVMFS_INCLUDE_XATTRS", "CVMFS_REPOSITORY_TTL",
+		"CVMFS_USE_FILE_CHUNKING", "CVMFS_AUTO_TAG", "CVMFS_AUTO_TAG_TIMESPAN", "CVMFS_AUTOCATALOGS", "CVMFS_AUTOCATALOGS_MAX_WEIGHT", "CVMFS_INCLUDE_XATTRS", "CVMFS_REPOSITORY_TTL",
 		"CVMFS_EXTERNAL_DATA",
 	}
 }
@@ -228,6 +245,9 @@ func (s Settings) Apply(o *Options) {
 	}
 	if o.TTL == 0 {
 		o.TTL = s.TTL
+	}
+	if o.TagAge == (Age{}) {
+		o.TagAge = s.TagAge
 	}
 	if s.NoXattrs && o.Xattrs.Allow == nil && o.Xattrs.Deny == nil {
 		o.Xattrs.Deny = []string{"*"}

@@ -18,7 +18,8 @@ func newRepoGC(a *app) *cobra.Command {
 		Short: "Remove objects that no kept revision refers to",
 		Long: `Remove objects that neither the published revision, nor a tagged one, nor one of
 the --revisions before refers to. Every publication tags its revision with its
-date, and such a revision is kept: remove the tags first.`,
+date, and such a revision is kept: remove the tags first, or have them removed by
+mica repo publish --tag-age.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error

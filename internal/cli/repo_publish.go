@@ -27,6 +27,7 @@ const publishGarbage = 40
 type publishFlags struct {
 	storage, name, keys, tag, description string
 	algorithm, compression, owner, output string
+	tagAge                                string
 	ttl                                   time.Duration
 	entries                               int
 	checksum, crossMounts, noGeneric      bool
@@ -40,6 +41,7 @@ type published struct {
 	Revision    uint64   `json:"revision"`
 	RootHash    string   `json:"root_hash"`
 	Tags        []string `json:"tags"`
+	Expired     []string `json:"expired_tags"`
 	Unchanged   bool     `json:"unchanged"`
 	Entries     int64    `json:"entries"`
 	Added       int64    `json:"added"`
@@ -88,6 +90,7 @@ they name it with --external-server or CVMFS_EXTERNAL_URL.`,
 	flags.StringVar(&f.tag, "tag", "", "name for the new revision")
 	flags.StringVar(&f.description, "description", "", "description of --tag")
 	flags.BoolVar(&f.noGeneric, "no-generic-tag", false, "do not tag the revision with its date")
+	flags.StringVar(&f.tagAge, "tag-age", "", "remove the tags that publications made longer ago, such as '4 weeks'")
 	flags.DurationVar(&f.ttl, "ttl", 0, "how long readers wait before they look for news (default: as before)")
 	flags.StringVar(&f.algorithm, "hash", "", "hash algorithm of new objects: sha1, rmd160 or shake128 (default: as before)")
 	flags.StringVar(&f.compression, "compression", "", "of new files: zlib or none (default: zlib, or what an imported repository had)")
@@ -179,6 +182,9 @@ func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error
 	if o.Stamp, err = a.stamp(); err != nil {
 		return o, err
 	}
+	if o.TagAge, err = parseTagAge("--tag-age", f.tagAge); err != nil {
+		return o, err
+	}
 	settings, found, err := publish.LoadSettings(o.Keys, f.name)
 	if err != nil {
 		return o, fail.New(fail.Usage, "%w", err)
@@ -208,6 +214,15 @@ func (a *app) publishOptions(f publishFlags, dir string) (publish.Options, error
 	return o, nil
 }
 
+// parseTagAge reads the age from which the tags of publications are removed.
+func parseTagAge(flag, text string) (publish.Age, error) {
+	age, err := publish.ParseAge(text)
+	if err != nil {
+		return age, fail.New(fail.Usage, "%s %w", flag, err)
+	}
+	return age, nil
+}
+
 // absolute makes paths of a repository of what may lack the slash in front.
 func absolute(list []string) []string {
 	var out []string
@@ -232,12 +247,15 @@ func parseOwner(text string) (*publish.Owner, error) {
 func (a *app) printPublished(f publishFlags, r *publish.Result) error {
 	if f.output == "json" {
 		p := published{
-			Schema: 1, Name: f.name, Revision: r.Revision, RootHash: r.RootHash.String(), Tags: r.Tags, Unchanged: r.Unchanged, Entries: r.Entries,
+			Schema: 1, Name: f.name, Revision: r.Revision, RootHash: r.RootHash.String(), Tags: r.Tags, Expired: r.Expired, Unchanged: r.Unchanged, Entries: r.Entries,
 			Added: r.Added, Changed: r.Changed, Removed: r.Removed, FilesRead: r.Read, BytesRead: r.BytesRead,
 			Objects: r.Objects, BytesStored: r.BytesStored, Catalogs: r.Catalogs, NewCatalogs: r.NewCatalogs, Warnings: r.Warnings,
 		}
 		if p.Tags == nil {
 			p.Tags = []string{}
+		}
+		if p.Expired == nil {
+			p.Expired = []string{}
 		}
 		if p.Warnings == nil {
 			p.Warnings = []string{}
@@ -248,6 +266,9 @@ func (a *app) printPublished(f publishFlags, r *publish.Result) error {
 		_, _ = fmt.Fprintf(a.Err, "mica: signed a new whitelist, good until %s\n", r.WhitelistExpires.Format(time.RFC3339))
 	} else {
 		a.warnWhitelist(f.name, r.WhitelistExpires)
+	}
+	if n := len(r.Expired); n > 0 {
+		_, _ = fmt.Fprintf(a.Err, "mica: removed %s: %s\n", count(int64(n), "old tag", "old tags"), strings.Join(r.Expired, ", "))
 	}
 	if r.Unchanged {
 		_, err := fmt.Fprintf(a.Out, "%s: nothing changed since revision %d\n", f.name, r.Revision)

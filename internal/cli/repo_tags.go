@@ -22,7 +22,7 @@ type tagRow struct {
 }
 
 func newRepoTags(a *app) *cobra.Command {
-	var output string
+	var output, older string
 	cmd := &cobra.Command{
 		Use:   "tags STORAGE/NAME",
 		Short: "List the tags of a repository, newest revision first",
@@ -32,14 +32,22 @@ func newRepoTags(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			age, err := parseTagAge("--older-than", older)
+			if err != nil {
+				return err
+			}
 			info, err := publish.ReadInfo(cmd.Context(), storage, name, nil, time.Now)
 			if err != nil {
 				return publisherError(err)
+			}
+			if cmd.Flags().Changed("older-than") {
+				info.Tags = publish.Expired(info.Tags, age, time.Now())
 			}
 			return tagListing(info.Tags).print(a.Out, output)
 		},
 	}
 	outputFlag(cmd, &output)
+	cmd.Flags().StringVar(&older, "older-than", "", "only those that mica repo publish --tag-age would remove, such as '4 weeks'")
 	return cmd
 }
 
