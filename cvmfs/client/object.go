@@ -81,7 +81,7 @@ type flight struct {
 // object returns an object that somebody wants.
 func (r *Repository) object(ctx context.Context, w want) (*objectcache.Object, error) {
 	o, err := r.obtain(ctx, w)
-	if err == nil && !w.external {
+	if err == nil {
 		r.record.add(w)
 	}
 	return o, err

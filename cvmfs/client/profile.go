@@ -45,17 +45,18 @@ func (r *Repository) getSliced(_ context.Context, path string, accept transfer.A
 
 // recorder remembers which objects were wanted, in order. A nil one does not.
 type recorder struct {
-	mu      sync.Mutex // guards the following
-	limit   int
-	seen    map[cvmfs.Hash]struct{}
-	objects []profile.Object
+	mu       sync.Mutex // guards the following
+	limit    int
+	seen     map[cvmfs.Hash]struct{}
+	objects  []profile.Object
+	external map[string]struct{} // paths
 }
 
 func newRecorder(limit int) *recorder {
 	if limit <= 0 {
 		return nil
 	}
-	return &recorder{limit: min(limit, profile.MaxObjects), seen: map[cvmfs.Hash]struct{}{}}
+	return &recorder{limit: min(limit, profile.MaxObjects), seen: map[cvmfs.Hash]struct{}{}, external: map[string]struct{}{}}
 }
 
 func (r *recorder) add(w want) {
@@ -64,6 +65,12 @@ func (r *recorder) add(w want) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if w.external {
+		if len(r.external) < r.limit {
+			r.external[w.path] = struct{}{}
+		}
+		return
+	}
 	if _, there := r.seen[w.hash]; there || len(r.objects) == r.limit {
 		return
 	}
@@ -72,13 +79,15 @@ func (r *recorder) add(w want) {
 }
 
 // Recorded returns what was wanted so far, whether it was in the cache or not,
-// as far as Options.Record reaches; without it, an empty list.
+// as far as Options.Record reaches; without it, an empty list. Of external files
+// it has the number alone.
 func (r *Repository) Recorded() *profile.Profile {
 	p := &profile.Profile{Repository: r.opt.Name, Root: r.RootHash(), Recorded: r.opt.Now().UTC().Truncate(time.Second)}
 	if r.record != nil {
 		r.record.mu.Lock()
 		defer r.record.mu.Unlock()
 		p.Objects = append(p.Objects, r.record.objects...)
+		p.External = len(r.record.external)
 	}
 	return p
 }
@@ -192,7 +201,8 @@ func (r *Repository) stored(ctx context.Context, o profile.Object) ([]byte, erro
 // WriteSlice writes a slice with the objects of a profile, and with the newest
 // manifest that was verified and what leads from there to the revision that is
 // shown. done, if not nil, hears how far it is. The profile must be of that
-// revision, or a reader with nothing else will not get far.
+// revision, or a reader with nothing else will not get far. External files are
+// not in it; Profile.External says how many are missed.
 func (r *Repository) WriteSlice(ctx context.Context, w io.Writer, p *profile.Profile, done func(n int, bytes int64)) error {
 	manifest, err := r.cache.ReadState(manifestState)
 	if err != nil {

@@ -19,9 +19,14 @@
 //	repository NAME
 //	root HASH               the root catalogue that was read
 //	recorded TIME           RFC 3339, UTC, whole seconds
+//	external N              only where files were read whose content lies with
+//	                        other servers (publish.Options.External): how many
 //	objects N
 //	HASH[SUFFIX] SIZE WAY   N times; SIZE in bytes, inflated, or -1 where the
 //	                        catalogue does not say; WAY is zlib or none
+//
+// The content of external files is no object of the repository, and in no
+// profile: a client would have to know their servers.
 //
 // As [Name] it is framed and signed as a manifest is ([cvmfs.SignText]).
 package profile

@@ -35,6 +35,7 @@ type Profile struct {
 	Repository string // fully qualified name
 	Root       cvmfs.Hash
 	Recorded   time.Time // whole seconds
+	External   int       // files that were read and whose content lies elsewhere: it is in no profile
 	Objects    []Object  // each once, in the order of first use
 }
 
@@ -52,8 +53,11 @@ const title = "mica-profile 1"
 // Text returns the text form.
 func (p *Profile) Text() []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s\nrepository %s\nroot %s\nrecorded %s\nobjects %d\n",
-		title, p.Repository, p.Root, p.Recorded.UTC().Format(time.RFC3339), len(p.Objects))
+	fmt.Fprintf(&b, "%s\nrepository %s\nroot %s\nrecorded %s\n", title, p.Repository, p.Root, p.Recorded.UTC().Format(time.RFC3339))
+	if p.External > 0 {
+		fmt.Fprintf(&b, "external %d\n", p.External)
+	}
+	fmt.Fprintf(&b, "objects %d\n", len(p.Objects))
 	for _, o := range p.Objects {
 		b.WriteString(o.Hash.String())
 		if o.Suffix != cvmfs.SuffixNone {
@@ -100,6 +104,12 @@ func Parse(text []byte) (*Profile, error) {
 	recorded, ok := next("recorded ")
 	if p.Recorded, err = time.Parse(time.RFC3339, recorded); !ok || err != nil {
 		return bad("no time")
+	}
+	if at < len(lines) && strings.HasPrefix(lines[at], "external ") {
+		number, ok := next("external ")
+		if p.External, err = strconv.Atoi(number); !ok || err != nil || p.External <= 0 {
+			return bad("no number of files that can be")
+		}
 	}
 	number, ok := next("objects ")
 	n, err := strconv.Atoi(number)

@@ -29,16 +29,22 @@ func sample(t testing.TB) *profile.Profile {
 }
 
 func TestRoundTrip(t *testing.T) {
-	want := sample(t)
-	got, err := profile.Parse(want.Text())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("Parse(Text()) (-want +got):\n%s", diff)
-	}
-	if n := got.Bytes(); n != 4+1<<40 {
-		t.Errorf("Bytes() = %d", n)
+	for _, external := range []int{0, 7} {
+		want := sample(t)
+		want.External = external
+		got, err := profile.Parse(want.Text())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("Parse(Text()) (-want +got):\n%s", diff)
+		}
+		if n := got.Bytes(); n != 4+1<<40 {
+			t.Errorf("Bytes() = %d", n)
+		}
+		if said := strings.Contains(string(want.Text()), "external"); said != (external > 0) {
+			t.Errorf("with %d external files: %s", external, want.Text())
+		}
 	}
 }
 
@@ -58,6 +64,8 @@ func TestParseRefuses(t *testing.T) {
 		"a size":          strings.Replace(good, " -1 zlib", " -2 zlib", 1),
 		"a compression":   strings.Replace(good, " none", " lzma", 1),
 		"a path's hash":   strings.Replace(good, hash(t, cvmfs.SHA1, "root").String()+"C", hash(t, cvmfs.MD5, "root").String()+"C", 1),
+		"no external":     strings.Replace(good, "objects 3", "external 0\nobjects 3", 1),
+		"what external":   strings.Replace(good, "objects 3", "external many\nobjects 3", 1),
 		"cut short":       good[:len(good)-1],
 	} {
 		if p, err := profile.Parse([]byte(text)); !errors.Is(err, cvmfs.ErrMalformed) {

@@ -324,6 +324,11 @@ func (c *copier) contents(file string, h cvmfs.Hash, path string) ([]catalog.Nes
 		return nil, err
 	}
 	defer cat.Close() //nolint:errcheck // read only
+	if h == c.r.head.m.RootHash {
+		if err := c.r.noteExternal(cat); err != nil {
+			return nil, err
+		}
+	}
 	err = cat.Objects(func(o catalog.Object) error {
 		if !o.External {
 			c.queue(job{o.Hash, o.Suffix, storedLimit(o.Compression, o.Size), path + "/"})

@@ -16,6 +16,7 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/client"
 	"github.com/micavm/mica/cvmfs/publish"
+	"github.com/micavm/mica/cvmfs/slice"
 )
 
 // elsewhere is a tree with files outside of the repository and others in it.
@@ -85,6 +86,10 @@ func TestExternal(t *testing.T) {
 				t.Errorf("published again: %+v", again)
 			}
 			readElsewhere(t, w)
+			copied := w.replica(t, w.repo()).copy(t)
+			if len(copied.Warnings) != 1 || !strings.Contains(copied.Warnings[0], "content of 3 external files is not copied") {
+				t.Errorf("warnings of a replica: %q, want one of 3 external files", copied.Warnings)
+			}
 
 			w.publish(t, nil) // and all of it comes in
 			entries, _, _ = w.tree(t, w.head(t).RootHash)
@@ -92,6 +97,9 @@ func TestExternal(t *testing.T) {
 				t.Errorf("published without external paths: %+v", e)
 			}
 			clean(t, w.check(t))
+			if copied := w.replica(t, w.repo()).copy(t); len(copied.Warnings) != 0 {
+				t.Errorf("warnings of a replica of a repository without external files: %q", copied.Warnings)
+			}
 		})
 	}
 }
@@ -160,6 +168,17 @@ func readElsewhere(t *testing.T, w *world) {
 			if want := readFile(t, filepath.Join(w.source, path)); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: %q = %d bytes, %v, want %d", what, path, len(got), err, len(want))
 			}
+		}
+		if n := r.Recorded().External; n != 2 { // an empty file is not asked for
+			t.Errorf("%s: %d external files recorded, want 2", what, n)
+		}
+		var disk bytes.Buffer
+		if err := r.WriteSlice(t.Context(), &disk, r.Recorded(), nil); err != nil {
+			t.Errorf("%s: a slice of what was read: %v", what, err)
+		}
+		s, err := slice.Open(bytes.NewReader(disk.Bytes()), int64(disk.Len()))
+		if err != nil || s.Profile.External != 2 {
+			t.Errorf("%s: a slice of what was read: %v", what, err)
 		}
 		for _, o := range r.Recorded().Objects {
 			if _, err := os.Stat(filepath.Join(w.repo(), o.Path())); err != nil {

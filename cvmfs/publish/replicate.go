@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/history"
 	"github.com/micavm/mica/cvmfs/profile"
 	"github.com/micavm/mica/cvmfs/publish/internal/storage"
@@ -386,6 +387,16 @@ func (r *replicator) profile() error {
 		return nil
 	}
 	return r.s.store.Replace(r.ctx, profile.Name, data)
+}
+
+// noteExternal warns of files whose content a replica does not get: it is in no
+// repository.
+func (r *replicator) noteExternal(root *catalog.Catalog) error {
+	self, below, err := root.ReadCounters()
+	if n := self.Plus(below).External; err == nil && n > 0 {
+		r.warn(fmt.Sprintf("the content of %d external files is not copied: readers of the replica get it where those of the source do", n))
+	}
+	return err
 }
 
 func (r *replicator) warn(text string) {

@@ -95,8 +95,12 @@ func (a *app) profileOf(ctx context.Context, name, user string) ([]byte, error) 
 }
 
 func summary(p *profile.Profile) string {
-	return fmt.Sprintf("%d objects of %s, %.1f MB unpacked, recorded %s",
+	text := fmt.Sprintf("%d objects of %s, %.1f MB unpacked, recorded %s",
 		len(p.Objects), p.Repository, float64(p.Bytes())/1e6, p.Recorded.Format(time.RFC3339))
+	if p.External > 0 {
+		text += "; not in it: " + count(int64(p.External), "external file", "external files")
+	}
+	return text
 }
 
 // profileEntry is one line of a listing.
@@ -315,5 +319,8 @@ func (a *app) writeSlice(ctx context.Context, r *client.Repository, p *profile.P
 		return err
 	}
 	a.tell("%s: %d objects of %s in %.1f MB", filepath.Base(to), len(p.Objects), p.Repository, float64(info.Size())/1e6)
+	if p.External > 0 {
+		a.tell("not in it: %s, which a machine with the slice reads from their servers", count(int64(p.External), "external file", "external files"))
+	}
 	return nil
 }

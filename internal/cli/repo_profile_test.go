@@ -45,6 +45,7 @@ func TestProfileCommands(t *testing.T) {
 	mica(0, "repo", "publish", tree, "--repo", filepath.Dir(repo), "--name", name, "--keys", keys)
 	public := filepath.Join(keys, name+".pub")
 	p := recordInit(t.Context(), t, repo, public)
+	p.External = 3
 	if err := os.WriteFile(file, p.Text(), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +54,7 @@ func TestProfileCommands(t *testing.T) {
 		t.Errorf("show without a profile: %s", errs)
 	}
 	out, errs := mica(0, "repo", "profile", "show", file)
-	if !strings.Contains(errs, "2 objects of "+name) || !strings.Contains(out, "catalogue") {
+	if !strings.Contains(errs, "2 objects of "+name) || !strings.Contains(errs, "not in it: 3 external files") || !strings.Contains(out, "catalogue") {
 		t.Errorf("show: %s%s", out, errs)
 	}
 	if _, errs := mica(0, "repo", "profile", "attach", repo, file, "--keys", keys); !strings.Contains(errs, "2 objects are fetched ahead") {
@@ -64,7 +65,9 @@ func TestProfileCommands(t *testing.T) {
 	}
 
 	cut := filepath.Join(dir, "os.slice")
-	mica(0, "repo", "slice", repo, cut, "--key", public)
+	if _, errs := mica(0, "repo", "slice", repo, cut, "--key", public); !strings.Contains(errs, "not in it: 3 external files, which") {
+		t.Errorf("slice: %s", errs)
+	}
 	data, err := os.ReadFile(cut)
 	if err != nil {
 		t.Fatal(err)
