@@ -18,9 +18,10 @@ import (
 // contents reads, compresses and stages the files that must be read, several at
 // a time. Names of one inode are read once.
 type contents struct {
-	s     *scanner
-	g     *staging
-	queue chan found
+	s       *scanner
+	g       *staging
+	queue   chan found
+	readers chan *reader // who has one may use a processor
 
 	first  map[content]*node // of the names of one inode
 	copies []*node           // the other ones
@@ -44,7 +45,31 @@ type content struct {
 }
 
 func newContents(s *scanner, g *staging) *contents {
-	return &contents{s: s, g: g, queue: make(chan found, 256), first: make(map[content]*node)}
+	workers := s.options.Workers
+	if workers <= 0 {
+		workers = g.s.store.Parallel()
+	}
+	c := &contents{s: s, g: g, queue: make(chan found, 256), readers: make(chan *reader, workers), first: make(map[content]*node)}
+	for range workers {
+		c.readers <- newReader(s, g, c.report)
+	}
+	return c
+}
+
+// take waits for a reader that is free.
+func (c *contents) take(ctx context.Context) (*reader, error) {
+	select {
+	case r := <-c.readers:
+		return r, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// give frees a reader, whatever it has half done.
+func (c *contents) give(r *reader) {
+	r.p.abort()
+	c.readers <- r
 }
 
 // add decides whether a regular file must be read.
@@ -95,22 +120,38 @@ func (c *contents) report(bytes int64) {
 
 // start starts the workers.
 func (c *contents) start(ctx context.Context, group *errgroup.Group) {
-	workers := c.s.options.Workers
-	if workers <= 0 {
-		workers = c.g.s.store.Parallel()
-	}
-	for range workers {
+	for range cap(c.readers) {
 		group.Go(func() error {
-			w := newReader(c.s, c.g, c.report)
-			defer w.p.abort()
 			for f := range c.queue {
-				if err := w.read(ctx, f.n, f.path); err != nil {
+				if err := c.store(ctx, f.n, f.path); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
 	}
+}
+
+// store stores the content of one file of the source tree.
+func (c *contents) store(ctx context.Context, n *node, path string) error {
+	f, err := c.s.open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if c.s.options.inPieces(n) {
+		err = c.cut(ctx, n, path, f)
+	} else {
+		var r *reader
+		if r, err = c.take(ctx); err == nil {
+			err = r.store(ctx, n, path, f)
+			c.give(r)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return c.s.unchanged(f, n, path)
 }
 
 // finish gives the other names of an inode its content, when all is stored.
@@ -140,6 +181,14 @@ func newReader(s *scanner, g *staging, report func(bytes int64)) *reader {
 	return &reader{s: s, g: g, p: g.packer(s.options.Compression), ext: ext, buffer: make([]byte, 256<<10), report: report}
 }
 
+// packerOf is the one for a file's content.
+func (r *reader) packerOf(n *node) *packer {
+	if n.entry.IsExternal() {
+		return r.ext
+	}
+	return r.p
+}
+
 // place marks a regular file as external if it is one. Its content lies on other
 // servers as it is.
 func (o *Options) place(e *catalog.Entry, at string) {
@@ -152,19 +201,6 @@ func (o *Options) place(e *catalog.Entry, at string) {
 	}
 }
 
-// read stores the content of one file of the source tree.
-func (r *reader) read(ctx context.Context, n *node, path string) error {
-	f, err := r.s.open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := r.store(ctx, n, path, f); err != nil {
-		return err
-	}
-	return r.s.unchanged(f, n, path)
-}
-
 // store packs the content of a file, in chunks if it is cut.
 func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) error {
 	sizes := r.s.options.Chunks
@@ -172,10 +208,7 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 	if !r.s.options.NoChunks && n.entry.Size > sizes.Min {
 		d = newDetector(sizes)
 	}
-	p := r.p
-	if n.entry.IsExternal() {
-		p = r.ext
-	}
+	p := r.packerOf(n)
 	if err := p.begin(); err != nil {
 		return err
 	}
@@ -207,7 +240,7 @@ func (r *reader) store(ctx context.Context, n *node, path string, f io.Reader) e
 			break // whether more has come meanwhile, unchanged asks
 		}
 		if err != nil {
-			return fmt.Errorf("reading source: %q: %w: %w", path, ErrSource, err)
+			return r.s.unreadable(path, err)
 		}
 		if size > n.entry.Size {
 			break

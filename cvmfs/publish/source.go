@@ -397,6 +397,25 @@ func (f *sourceFile) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
+// ReadAt reads what is at an offset, io.EOF behind the end.
+func (f *sourceFile) ReadAt(b []byte, at int64) (n int, err error) {
+	for n < len(b) && err == nil {
+		var read int
+		err = retry(func() (err error) {
+			read, err = unix.Pread(f.fd, b[n:], at+int64(n))
+			return err
+		})
+		if err != nil {
+			err = &fs.PathError{Op: "read", Path: f.name, Err: err}
+		} else if read == 0 {
+			err = io.EOF
+		} else {
+			n += read
+		}
+	}
+	return n, err
+}
+
 // Close frees the descriptor.
 func (f *sourceFile) Close() { _ = unix.Close(f.fd) } // it was only read from
 
