@@ -87,7 +87,7 @@ type Repository struct {
 	tasks sync.WaitGroup
 
 	tree    atomic.Pointer[tree]
-	offline atomic.Bool
+	news    atomic.Pointer[error]      // why it could not be asked for the newest revision
 	meta    atomic.Pointer[cvmfs.Hash] // of the metainfo of the newest manifest; nil before the first
 	maxTTL  atomic.Int64               // Options.MaxTTL, and what SetMaxTTL made of it
 	hurry   chan struct{}              // tells Follow that it changed
@@ -210,7 +210,18 @@ func (r *Repository) Pinned() bool { return r.opt.Pin != (Pin{}) }
 
 // Offline reports whether the last search for the newest revision failed and
 // what is shown is the newest one known.
-func (r *Repository) Offline() bool { return r.offline.Load() }
+func (r *Repository) Offline() bool { return r.News() != nil }
+
+// News is why Offline is true: no server could be reached, or what they offer is
+// not to be trusted. It is nil if Offline is false.
+func (r *Repository) News() error {
+	if err := r.news.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+func (r *Repository) noNews(why error) { r.news.Store(&why) }
 
 // TTL returns how long the revision is good before Refresh should be called.
 func (r *Repository) TTL() time.Duration {
@@ -245,10 +256,10 @@ func (r *Repository) Refresh(ctx context.Context) (changed bool, err error) {
 	defer r.refresh.Unlock()
 	want, err := r.newest(ctx)
 	if err != nil {
-		r.offline.Store(true)
+		r.noNews(err)
 		return false, fmt.Errorf("refreshing repository %q: %w", r.opt.Name, err)
 	}
-	r.offline.Store(false)
+	r.news.Store(nil)
 	r.meta.Store(&want.manifest.Metainfo)
 	if want.hash == r.RootHash() {
 		return false, nil

@@ -54,7 +54,7 @@ func (r *Repository) resolve(ctx context.Context) (revision, error) {
 	if !ok || crumb.revision < r.opt.MinRevision {
 		return revision{}, err
 	}
-	r.offline.Store(true)
+	r.noNews(err)
 	r.log.Warn("showing the newest revision known, none could be had from the servers", "repository", r.opt.Name,
 		"revision", crumb.revision, "root_hash", crumb.hash.String(), "err", err)
 	return revision{hash: crumb.hash, size: -1, revision: crumb.revision}, nil
@@ -275,7 +275,7 @@ func (r *Repository) tagged(ctx context.Context, tag string) (revision, error) {
 	if !ok {
 		return revision{}, err
 	}
-	r.offline.Store(true)
+	r.noNews(err)
 	r.log.Warn("taking the tag for what it was the last time, the servers could not be asked", "repository", r.opt.Name,
 		"tag", tag, "root_hash", known.hash.String(), "err", err)
 	return known, nil

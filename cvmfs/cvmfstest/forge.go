@@ -57,13 +57,7 @@ func (r Repo) Sign(t testing.TB, m *cvmfs.Manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := m.Sign(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(r.Dir, cvmfs.ManifestFile), data, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	r.write(t, cvmfs.ManifestFile, func() ([]byte, error) { return m.Sign(key) })
 }
 
 // Change runs statements of SQL on a catalogue and stores the result as another

@@ -31,23 +31,8 @@ func TestRepoMountRecordsAndMaps(t *testing.T) {
 	if err := os.WriteFile(ids, []byte("* 4711\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--key", key, "--cache", filepath.Join(dir, "cache"), "--config", dir, "--record", record, "--uid-map", ids)
-		ended <- err
-	}()
+	end := mountCommand(t, repo, at, "--key", key, "--cache", filepath.Join(dir, "cache"), "--record", record, "--uid-map", ids)
 	file := filepath.Join(at, "README")
-	for {
-		if _, err := os.Stat(file); err == nil {
-			break
-		}
-		select {
-		case err := <-ended:
-			t.Fatalf("mount ended: %v", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 	info, err := os.Stat(file)
 	if err != nil {
 		t.Fatal(err)
@@ -58,8 +43,7 @@ func TestRepoMountRecordsAndMaps(t *testing.T) {
 	if _, err := os.ReadFile(file); err != nil {
 		t.Error(err)
 	}
-	end()
-	if err := <-ended; err != nil {
+	if err := end(); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(record)

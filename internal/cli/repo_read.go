@@ -187,8 +187,11 @@ func (a *app) openRepository(ctx context.Context, opt client.Options) (*client.R
 	if err != nil {
 		return nil, repoError(err)
 	}
-	if r.Offline() {
-		_, _ = fmt.Fprintf(a.Err, "mica: repository %q cannot be asked for news, showing revision %d from the cache\n", opt.Name, r.Revision())
+	if why := r.News(); why != nil {
+		_, _ = fmt.Fprintf(a.Err, "mica: showing revision %d of %s from the cache, nothing newer is to be had: %v\n", r.Revision(), opt.Name, why)
+		for _, hint := range fail.Hints(repoError(why)) {
+			_, _ = fmt.Fprintf(a.Err, "hint: %s\n", hint)
+		}
 	}
 	return r, nil
 }
@@ -200,12 +203,15 @@ func repoError(err error) error {
 		return nil
 	case errors.Is(err, cvmfs.ErrExpired):
 		return fail.New(fail.Unverified, "%w", err).Hint("the publisher has to sign the whitelist again; or check this computer's clock")
-	case errors.Is(err, cvmfs.ErrSignature), errors.Is(err, cvmfs.ErrUntrusted):
-		return fail.New(fail.Unverified, "%w", err).Hint("check that the key is this repository's")
+	case errors.Is(err, cvmfs.ErrUntrusted):
+		return fail.New(fail.Unverified, "%w", err).Hint("the repository's owner does not vouch for what this server offers: try another one with --server, and tell the owner")
+	case errors.Is(err, cvmfs.ErrSignature):
+		return fail.New(fail.Unverified, "%w", err).Hint("check that the key is this repository's; if it is, somebody else has signed: try another server with --server")
 	case errors.Is(err, cvmfs.ErrWrongName):
 		return fail.New(fail.Unverified, "%w", err).Hint("give the name of the repository with --name")
 	case errors.Is(err, client.ErrOutdated):
-		return fail.New(fail.Unverified, "%w", err).Hint("if the repository was made anew, remove its cache directory")
+		return fail.New(fail.Unverified, "%w", err).Hint("the server has not been brought up to date: try another one with --server").
+			Hint("if the repository was made anew, remove its cache directory")
 	case errors.Is(err, client.ErrNoTag):
 		return fail.New(fail.NotFound, "%w", err)
 	case errors.Is(err, client.ErrCacheFull):

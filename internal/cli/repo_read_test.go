@@ -64,6 +64,13 @@ func repoCommandTo(ctx context.Context, messages io.Writer, make func(*app) *cob
 	return out.String(), err
 }
 
+// repoCommandBoth is repoCommandIn with what goes to standard error.
+func repoCommandBoth(ctx context.Context, make func(*app) *cobra.Command, args ...string) (stdout, stderr string, err error) {
+	var said bytes.Buffer
+	stdout, err = repoCommandTo(ctx, &said, make, args...)
+	return stdout, said.String(), err
+}
+
 func TestRepoReading(t *testing.T) {
 	repo, key := smallRepo(t)
 	common := []string{"--key", key, "--cache", t.TempDir()}

@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/micavm/mica/cvmfs/cvmfstest"
+	"github.com/micavm/mica/internal/fail"
+	"github.com/micavm/mica/internal/tier"
+)
+
+// A server whose signed files are not to be trusted: a command with an empty
+// cache shows nothing of it and says who and what to do; one that has seen
+// revision 3 shows that, and says the same. Distrust that only the latter can feel
+// gives the former what there is.
+func TestRepoCommandsOnDistrust(t *testing.T) {
+	tier.Full(t)
+	for name, d := range cvmfstest.Distrusts {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			repo := cvmfstest.Small(t)
+			server := cvmfstest.NewRogue(t, repo.Dir)
+			dir := t.TempDir()
+			common := []string{"--key", filepath.Join(repo.Keys, cvmfstest.Name+".pub"), "--cache", filepath.Join(dir, "warm"), "--timeout", "2s"}
+			run := func(cache string, command string, args ...string) (out, said string, err error) {
+				common[3] = filepath.Join(dir, cache)
+				return repoCommandBoth(t.Context(), readers[command], append(args, common...)...)
+			}
+			readme, said, err := run("warm", "cat", server.Base, "/README")
+			if err != nil || readme == "" || said != "" {
+				t.Fatalf("with an honest server: %q, %q, %v", readme, said, err)
+			}
+			d.Change(t, repo)
+			out, said, err := run("warm", "cat", server.Base, "/README")
+			if err != nil || out != readme {
+				t.Errorf("from the cache: %q, %v", out, err)
+			}
+			if !strings.Contains(said, "revision 3") || !strings.Contains(said, server.Base) || !strings.Contains(said, "\nhint: ") {
+				t.Errorf("from the cache: said %q, want the revision, the server and a hint", said)
+			}
+			if d.Seen {
+				return
+			}
+			copied := filepath.Join(dir, "copy")
+			for command, args := range map[string][]string{"ls": {server.Base}, "cat": {server.Base, "/README"}, "get": {server.Base, "/", copied}} {
+				out, _, err := run("cold", command, args...)
+				if out != "" || !fail.Is(err, fail.Unverified) || !strings.Contains(err.Error(), server.Base) || len(fail.Hints(err)) == 0 {
+					t.Errorf("%s: %q, error %v of class %d with hints %q, want class %d, the server and a hint", command, out, err, fail.ClassOf(err), fail.Hints(err), fail.Unverified)
+				}
+			}
+			if _, err := os.Lstat(copied); err == nil {
+				t.Error("left of a copy that failed")
+			}
+		})
+	}
+}
+
+// A mount whose server turns out not to be trusted stays at its revision, and
+// 'repo talk' says that there is none to be had.
+func TestRepoMountOnDistrust(t *testing.T) {
+	tier.Root(t)
+	want := cvmfstest.Expect(t, 3)
+	for name, d := range cvmfstest.Distrusts {
+		t.Run(name, func(t *testing.T) {
+			repo := cvmfstest.Small(t)
+			server := cvmfstest.NewRogue(t, repo.Dir)
+			dir := t.TempDir()
+			at, cache := filepath.Join(dir, "at"), filepath.Join(dir, "cache")
+			if err := os.Mkdir(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			end := mountCommand(t, server.Base, at, "--key", filepath.Join(repo.Keys, cvmfstest.Name+".pub"), "--cache", cache)
+			d.Change(t, repo)
+			if out, err := repoCommand(t, newRepoTalk, cache, "remount"); err != nil || out != "Failed\n" {
+				t.Errorf("remount: %q, %v", out, err)
+			}
+			if out, err := repoCommand(t, newRepoTalk, cache, "revision"); err != nil || out != "3\n" {
+				t.Errorf("revision: %q, %v", out, err)
+			}
+			for _, p := range []string{"/README", "/nested/one", "/v3/bigraw"} {
+				data, err := os.ReadFile(at + p)
+				if got := fmt.Sprintf("%x", sha256.Sum256(data)); err != nil || got != want[p].SHA256 {
+					t.Errorf("%q has sha256 %s, %v, want %s", p, got, err, want[p].SHA256)
+				}
+			}
+			if err := end(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// mountCommand runs 'repo mount' and waits until it shows something. end unmounts.
+func mountCommand(t *testing.T, source, at string, args ...string) (end func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := repoCommandIn(ctx, newRepoMount, append([]string{source, at, "--foreground", "--config", t.TempDir()}, args...)...)
+		ended <- err
+	}()
+	for {
+		if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
+			return func() error {
+				cancel()
+				return <-ended
+			}
+		}
+		select {
+		case err := <-ended:
+			cancel()
+			t.Fatalf("mount ended: %v", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
