@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"testing"
 	"time"
@@ -74,13 +75,18 @@ func TestFaultyServer(t *testing.T) {
 
 // readRight reads a file and compares what came with what is expected.
 func readRight(at string, want cvmfstest.Listed) error {
-	data, err := os.ReadFile(at + want.Path)
+	f, err := os.Open(at + want.Path)
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(data)
-	if got := hex.EncodeToString(sum[:]); got != want.SHA256 {
-		return fmt.Errorf("%d bytes of %q with sha256 %s, want %s", len(data), want.Path, got, want.SHA256)
+	defer f.Close()
+	sum := sha256.New()
+	n, err := io.Copy(sum, f)
+	if err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want.SHA256 {
+		return fmt.Errorf("%d bytes of %q with sha256 %s, want %s", n, want.Path, got, want.SHA256)
 	}
 	return nil
 }
