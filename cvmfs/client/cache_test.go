@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -252,6 +253,8 @@ func TestDiskFull(t *testing.T) {
 			})
 			opt := options(t, serve(t, repo))
 			opt.CacheDir = disk
+			var said strings.Builder
+			opt.Log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			r, err := client.Open(t.Context(), opt)
 			if err != nil {
 				t.Fatal(err)
@@ -261,6 +264,9 @@ func TestDiskFull(t *testing.T) {
 			}
 			if err := r.Close(); err != nil {
 				t.Error(err)
+			}
+			if n := strings.Count(said.String(), "\n"); n > 3 { // and not one of each object
+				t.Errorf("%d warnings:\n%s", n, said.String())
 			}
 		})
 	}

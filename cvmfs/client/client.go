@@ -103,7 +103,8 @@ type Repository struct {
 	scans  *scans        // who reads directory after directory
 	record *recorder     // nil if nothing is recorded
 
-	stats counters
+	noRoom atomic.Int64 // when the cache could last not be made smaller, in Unix nanoseconds
+	stats  counters
 }
 
 // Open finds the revision, loads its root catalogue and returns the repository.
@@ -145,7 +146,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	}
 	cache, err := objectcache.Open(opt.CacheDir, objectcache.Options{Name: opt.Name, Quota: opt.Quota, Now: opt.Now, Log: opt.Log})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening repository %q: %w: %w", opt.Name, ErrCache, err)
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Repository{

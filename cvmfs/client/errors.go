@@ -19,6 +19,8 @@ var (
 	ErrPinned = errors.New("the revision is fixed")
 	// ErrNoProxy says that a list names no proxy that can be used.
 	ErrNoProxy = transfer.ErrNoProxy
+	// ErrCache says that there is no using the cache directory.
+	ErrCache = errors.New("the cache cannot be used")
 	// ErrCacheFull says that an object fits neither on the cache's disk nor in the
 	// memory set aside for that case.
 	ErrCacheFull = objectcache.ErrFull
@@ -29,4 +31,11 @@ var (
 func IsTransfer(err error) bool {
 	var t *transfer.Error
 	return errors.As(err, &t)
+}
+
+// IsMissing reports whether err says that every server that was asked lacks
+// something.
+func IsMissing(err error) bool {
+	var t *transfer.Error
+	return errors.As(err, &t) && t.Missing()
 }

@@ -215,17 +215,30 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 		if !errors.Is(err, errDiskFull) {
 			return o, err
 		}
-		if !evicted {
-			evicted = true
-			used, _ := r.cache.Usage()
-			freed, evictErr := r.cache.Evict(ctx, used*3/4)
-			r.log.Warn("the cache's disk is full", "err", err, "freed", freed, "evicting", evictErr)
-			if freed > 0 {
-				continue
-			}
-		}
-		inMemory = true
+		inMemory = evicted || !r.makeRoom(ctx, err)
+		evicted = true
 	}
+}
+
+// noRoomFor is how long nothing is evicted after that was in vain: each time looks
+// at all that is in the cache.
+const noRoomFor = time.Minute
+
+// makeRoom evicts a quarter of the cache, whose disk has refused an object.
+func (r *Repository) makeRoom(ctx context.Context, why error) bool {
+	last, now := r.noRoom.Load(), time.Now().UnixNano()
+	if last != 0 && now-last < int64(noRoomFor) {
+		return false
+	}
+	used, _ := r.cache.Usage()
+	freed, err := r.cache.Evict(ctx, used*3/4)
+	if freed > 0 {
+		return true
+	}
+	if r.noRoom.CompareAndSwap(last, now) && ctx.Err() == nil {
+		r.log.Warn("the cache takes no objects, they go to memory", "cache", r.opt.CacheDir, "err", errors.Join(why, err))
+	}
+	return false
 }
 
 // verified copies one object and counts it. Wrong bytes are the sender's fault.

@@ -124,11 +124,11 @@ func Open(dir string, opt Options) (*Cache, error) {
 		opt.Memory = 64 << 20
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the cache: %w", err)
+		return nil, fmt.Errorf("making %s: %w", dir, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("opening the cache: %w", err)
+		return nil, fmt.Errorf("opening %s: %w", dir, err)
 	}
 	c := &Cache{
 		root: root, folders: folders{root: root}, dir: dir, opt: opt,
@@ -143,7 +143,7 @@ func Open(dir string, opt Options) (*Cache, error) {
 		}
 		if !diskTrouble(err) {
 			_ = root.Close()
-			return nil, fmt.Errorf("preparing the cache %s: %w", dir, err)
+			return nil, fmt.Errorf("preparing %s: %w", dir, err)
 		}
 		opt.Log.Warn("the cache cannot be written to, objects go to memory", "cache", dir, "err", err)
 		c.readOnly.Store(true)
@@ -194,7 +194,7 @@ func (c *Cache) takeLock() error {
 		}
 		if wait > time.Second { // longer than another of our kind looks for the dead
 			unlock(f)
-			return fmt.Errorf("the cache is in use by another kind of client (lock.%s): %w", c.opt.Name, err)
+			return fmt.Errorf("in use by another kind of client, which holds lock.%s: %w", c.opt.Name, err)
 		}
 		time.Sleep(wait)
 	}
