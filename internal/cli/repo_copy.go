@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -37,7 +38,7 @@ and modification times are kept; owners, devices, pipes and sockets are not.`,
 				return fail.New(fail.Conflict, "%s exists", args[2]).Hint("name a destination that does not exist")
 			}
 			skipped, err := copyRepo(cmd.Context(), r, path.Clean("/"+args[1]), args[2])
-			return leftOut(skipped, err)
+			return leftOut(skipped, copyError(args[2], err))
 		},
 	}
 	s.flags(cmd)
@@ -95,7 +96,7 @@ sockets are not. 'mica repo get' touches nothing that is there.`,
 				}
 				n, err := copyOver(cmd.Context(), r, p, to)
 				if skipped += n; err != nil {
-					return repoError(err)
+					return repoError(copyError(to, err))
 				}
 			}
 			return leftOut(skipped, nil)
@@ -106,13 +107,34 @@ sockets are not. 'mica repo get' touches nothing that is there.`,
 	return cmd
 }
 
+// copyError gives an error of the disk that is copied to its class and a hint. The
+// cache's disk has none of these: what it does not take goes to memory.
+func copyError(dest string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fail.New(fail.HostLacks, "copying to %s: %w", dest, err).Hint("make room there, or name a destination on another disk")
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fail.New(fail.HostLacks, "copying to %s: %w", dest, err).Hint("name a destination that you may write to")
+	}
+	return err
+}
+
+// openParent opens the directory that a copy is made in.
+func openParent(dest string) (*os.Root, error) {
+	parent, err := os.OpenRoot(filepath.Dir(dest))
+	if err != nil {
+		return nil, fail.New(fail.NotFound, "copying to %s: %w", dest, err).Hint("make the directory first, or name one that is there")
+	}
+	return parent, nil
+}
+
 // copyOver copies from to the path dest, over what is there, and returns how many
 // special files it left out.
 func copyOver(ctx context.Context, r *client.Repository, from, dest string) (skipped int, err error) {
 	if dest, err = filepath.Abs(dest); err != nil { // "." has no name to work with
 		return 0, err
 	}
-	parent, err := os.OpenRoot(filepath.Dir(dest))
+	parent, err := openParent(dest)
 	if err != nil {
 		return 0, err
 	}
@@ -123,7 +145,7 @@ func copyOver(ctx context.Context, r *client.Repository, from, dest string) (ski
 // copyRepo copies from to the new path dest and returns how many special files it
 // left out. A copy that fails leaves nothing.
 func copyRepo(ctx context.Context, r *client.Repository, from, dest string) (skipped int, err error) {
-	parent, err := os.OpenRoot(filepath.Dir(dest))
+	parent, err := openParent(dest)
 	if err != nil {
 		return 0, err
 	}

@@ -76,6 +76,13 @@ func TestRepoMountOnDistrust(t *testing.T) {
 				t.Fatal(err)
 			}
 			end := mountCommand(t, server.Base, at, "--key", filepath.Join(repo.Keys, cvmfstest.Name+".pub"), "--cache", cache)
+			answers := func() bool {
+				_, err := repoCommand(t, newRepoTalk, cache, "pid")
+				return err == nil
+			}
+			for began := time.Now(); !answers() && time.Since(began) < time.Minute; { // it comes a moment after the mount
+				time.Sleep(20 * time.Millisecond)
+			}
 			d.Change(t, repo)
 			if out, err := repoCommand(t, newRepoTalk, cache, "remount"); err != nil || out != "Failed\n" {
 				t.Errorf("remount: %q, %v", out, err)

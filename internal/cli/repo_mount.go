@@ -137,7 +137,7 @@ func mountHere(ctx context.Context, a *app, f *mountFlags, args []string) error 
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return fail.New(fail.HostLacks, "%w", err).Hint("mounting takes root; 'mica repo ls' and 'mica repo get' do not")
-	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENODEV):
+	case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENOTDIR):
 		return fail.New(fail.HostLacks, "%w", err).Hint("check that %s is a directory and that /dev/fuse is there", args[1])
 	case err != nil:
 		return err

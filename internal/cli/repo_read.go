@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -198,9 +199,16 @@ func (a *app) openRepository(ctx context.Context, opt client.Options) (*client.R
 
 // repoError gives an error of the client its class and a hint.
 func repoError(err error) error {
+	var known *fail.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, client.ErrCache) && errors.Is(err, syscall.EAGAIN):
+		return fail.New(fail.Conflict, "%w", err).Hint("wait for the other client to end, or name another cache with --cache")
+	case errors.Is(err, client.ErrCache):
+		return fail.New(fail.HostLacks, "%w", err).Hint("name a directory that you may write to with --cache")
 	case errors.Is(err, cvmfs.ErrExpired):
 		return fail.New(fail.Unverified, "%w", err).Hint("the publisher has to sign the whitelist again; or check this computer's clock")
 	case errors.Is(err, cvmfs.ErrUntrusted):
@@ -213,19 +221,22 @@ func repoError(err error) error {
 		return fail.New(fail.Unverified, "%w", err).Hint("the server has not been brought up to date: try another one with --server").
 			Hint("if the repository was made anew, remove its cache directory")
 	case errors.Is(err, client.ErrNoTag):
-		return fail.New(fail.NotFound, "%w", err)
+		return fail.New(fail.NotFound, "%w", err).Hint("see what there is with 'mica repo tags'")
 	case errors.Is(err, client.ErrCacheFull):
 		return fail.New(fail.HostLacks, "%w", err).Hint("make room on the disk of the cache, or name another place for it with --cache")
 	case client.IsTransfer(err) && errors.Is(err, cvmfs.ErrCorrupt):
 		return fail.New(fail.Unverified, "%w", err).Hint("the server, or something between it and here, gives wrong bytes: try another one with --server or --proxy")
 	case errors.Is(err, client.ErrExternal):
 		return fail.New(fail.Refused, "%w", err).Hint("name a server that has the files with --external-server, or in CVMFS_EXTERNAL_URL")
+	case client.IsMissing(err):
+		return fail.New(fail.Refused, "%w", err).Hint("check the URL and the name").
+			Hint("a server that is being brought up to date may lack what another has: try one with --server")
 	case client.IsTransfer(err):
 		return fail.New(fail.Refused, "%w", err).Hint("check the URL, the network and the proxy")
 	case errors.Is(err, cvmfs.ErrCorrupt), errors.Is(err, cvmfs.ErrMalformed):
 		return fail.New(fail.Unverified, "%w", err).Hint("what is published is damaged, as 'mica repo check' will show its publisher; an older revision can be read with --tag")
 	case errors.Is(err, fs.ErrNotExist):
-		return fail.New(fail.NotFound, "%w", err)
+		return fail.New(fail.NotFound, "%w", err).Hint("see what there is with 'mica repo ls' or 'mica repo find'")
 	}
 	return err
 }
