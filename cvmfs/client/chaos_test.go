@@ -208,7 +208,7 @@ func soundCache(t *testing.T, repo cvmfstest.Repo, opt client.Options) {
 		}
 		for _, e := range entries {
 			kind, _, _ := strings.Cut(e.Name(), ".")
-			known := len(kind) == 2 || slices.Contains([]string{"txn", "quarantaine", "lock", "manifest", "whitelist", "cvmfschecksum", "epoch"}, kind)
+			known := len(kind) == 2 || slices.Contains([]string{"txn", "quarantaine", "lock", "manifest", "whitelist", "cvmfschecksum", "epoch", "usage", "lock_evict"}, kind)
 			if dir != "." || !known {
 				t.Errorf("left in the cache: %s/%s", dir, e.Name())
 			}

@@ -224,14 +224,13 @@ func (r *Repository) download(ctx context.Context, w want) (*objectcache.Object,
 // at all that is in the cache.
 const noRoomFor = time.Minute
 
-// makeRoom evicts a quarter of the cache, whose disk has refused an object.
+// makeRoom evicts something, after the cache's disk has refused an object.
 func (r *Repository) makeRoom(ctx context.Context, why error) bool {
 	last, now := r.noRoom.Load(), time.Now().UnixNano()
 	if last != 0 && now-last < int64(noRoomFor) {
 		return false
 	}
-	used, _ := r.cache.Usage()
-	freed, err := r.cache.Evict(ctx, used*3/4)
+	freed, err := r.cache.MakeRoom(ctx)
 	if freed > 0 {
 		return true
 	}

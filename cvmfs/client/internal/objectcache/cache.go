@@ -50,10 +50,11 @@ type Cache struct {
 	writers  sync.WaitGroup // transactions on disk
 	epoch    uint32         // unclean ends so far; objects of an earlier one are checked before use
 	unnoted  bool           // the last unclean end could not be written down
-	usage    atomic.Int64   // bytes on disk, exact after the first scan
+	tally    *tally         // bytes on disk, exact after the first scan
 	memory   atomic.Int64   // bytes in memory
 	quota    atomic.Int64   // bytes on disk that may be, 0 for no limit
-	evicting sync.Mutex
+	evicting sync.Mutex     // one counts or evicts at a time; see alone
+	vain     atomic.Int64   // when an eviction could not do enough, in Unix nanoseconds
 
 	mu       sync.Mutex // guards the following
 	open     map[cvmfs.Hash]*shared
@@ -61,7 +62,8 @@ type Cache struct {
 	pinned   map[cvmfs.Hash]struct{} // by this process
 	cleanups []time.Time             // when objects were evicted
 
-	kick    chan struct{} // asks the evictor to look
+	kick    chan struct{}   // asks the evictor to look
+	life    context.Context //nolint:containedctx // of the evictor, and of those who have to wait for it
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 }
@@ -136,6 +138,8 @@ func Open(dir string, opt Options) (*Cache, error) {
 		kick: make(chan struct{}, 1),
 	}
 	c.quota.Store(opt.Quota)
+	c.tally = newTally(root, &c.quota)
+	c.tally.peek()
 	if err := c.prepare(); err != nil {
 		if c.lock != nil { // of no use without the mark beside it
 			unlock(c.lock)
@@ -148,9 +152,8 @@ func Open(dir string, opt Options) (*Cache, error) {
 		opt.Log.Warn("the cache cannot be written to, objects go to memory", "cache", dir, "err", err)
 		c.readOnly.Store(true)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	c.stop = stop
-	c.stopped.Go(func() { c.housekeeping(ctx) })
+	c.life, c.stop = context.WithCancel(context.Background())
+	c.stopped.Go(func() { c.housekeeping(c.life) })
 	return c, nil
 }
 
@@ -274,6 +277,7 @@ func (c *Cache) Close() error {
 	c.stopped.Wait()
 	if !c.readOnly.Swap(true) {
 		c.writers.Wait()
+		c.tally.all()
 		c.releaseLock()
 	}
 	c.folders.close()
@@ -289,11 +293,12 @@ func (c *Cache) ReadOnly() {
 	c.stop()
 	c.stopped.Wait()
 	c.writers.Wait()
+	c.tally.all()
 	c.releaseLock()
 }
 
 // Usage returns the bytes of objects on disk and the limit.
-func (c *Cache) Usage() (bytes, quota int64) { return c.usage.Load(), c.quota.Load() }
+func (c *Cache) Usage() (bytes, quota int64) { return c.tally.peek(), c.quota.Load() }
 
 // Path returns the file name of an object, for readers that open files by name.
 func (c *Cache) Path(h cvmfs.Hash) string {
@@ -482,7 +487,7 @@ func (c *Cache) Remove(h cvmfs.Hash) error {
 	if err != nil {
 		return fmt.Errorf("removing object %s: %w", h, err)
 	}
-	c.usage.Add(-onDisk(info.Size()))
+	c.tally.add(-onDisk(info.Size()))
 	return nil
 }
 

@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -55,6 +53,7 @@ func openCache(t testing.TB, dir string, opt Options) *Cache {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = c.Close() }) // the test may have closed it
 	return c
 }
 
@@ -79,18 +78,7 @@ func TestKilledWriter(t *testing.T) {
 	}
 	dir := t.TempDir()
 	for round := range 3 {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestKilledWriter$")
-		cmd.Env = append(os.Environ(), "OBJECTCACHE_WRITE="+dir)
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.ReadFull(out, make([]byte, len("writing\n"))); err != nil {
-			t.Fatal(err)
-		}
+		cmd := start(t, "TestKilledWriter", "writing\n", "OBJECTCACHE_WRITE="+dir)
 		time.Sleep(time.Duration(30+17*round) * time.Millisecond)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)

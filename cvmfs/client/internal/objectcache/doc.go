@@ -13,6 +13,12 @@
 //   - two contents that come from the same stored bytes, by different compression,
 //     are never taken for one another;
 //   - several processes may share one cache, each may be killed at any time;
+//   - the quota is for all of these processes together. Beyond it are never more
+//     than a sixteenth of it, a sixty-fourth for each process, the objects that are
+//     being stored, and what was stored by processes killed since the last count,
+//     which each start and each eviction is one of. What is pinned or in use stays,
+//     also if that is more than the quota; room for the rest is then made once a
+//     second;
 //   - all access is relative to a directory descriptor: the process may change
 //     its root, and the disk may be mounted elsewhere meanwhile;
 //   - a cache that cannot be written to (full, read-only, gone) makes objects
@@ -20,6 +26,9 @@
 //
 // Differs: there is no database of objects. The time of last use is the file's
 // modification time, set at most once an hour, and eviction looks at the files;
-// it runs in the background and holds up no reader. The checksum lies in an
-// extended attribute, where the file system has them.
+// it runs in the background, and holds up who stores only where it is left behind.
+// The checksum lies in an extended attribute, where the file system has them. No
+// process manages a shared cache for the others: they add up in a file what they
+// store, each keeps to its own quota, of which the smallest so counts, and not that
+// of who came first.
 package objectcache

@@ -39,11 +39,7 @@ func (c *Cache) housekeeping(ctx context.Context) {
 	c.sweepTxn()
 	c.count(ctx)
 	for {
-		if used, quota := c.Usage(); quota > 0 && used > quota {
-			if _, err := c.Evict(ctx, quota/4*keepFour); err != nil && ctx.Err() == nil {
-				c.opt.Log.Warn("evicting from the cache", "cache", c.dir, "err", err)
-			}
-		}
+		c.keepQuota(ctx)
 		select {
 		case <-c.kick:
 		case <-ctx.Done():
@@ -52,18 +48,61 @@ func (c *Cache) housekeeping(ctx context.Context) {
 	}
 }
 
+// stored is told of the bytes on disk after an object was added. Storing goes on
+// while there is eviction in the background, until that is left behind.
+func (c *Cache) stored(used int64) {
+	switch quota := c.quota.Load(); {
+	case quota <= 0 || used <= quota:
+	case used > quota+quota/hardLimitOf:
+		c.keepQuota(c.life)
+	default:
+		c.wake()
+	}
+}
+
+// keepQuota evicts if there is more than the quota.
+func (c *Cache) keepQuota(ctx context.Context) {
+	quota := c.quota.Load()
+	if quota <= 0 || c.tally.add(0) <= quota || time.Now().UnixNano()-c.vain.Load() < int64(vainFor) {
+		return
+	}
+	really, done := c.alone(ctx.Done())
+	defer done()
+	if c.tally.all() <= quota { // as another has seen to meanwhile
+		return
+	}
+	_, left, err := c.evict(ctx, really, func(int64) int64 { return quota / 4 * keepFour })
+	if left > quota || !really {
+		c.vain.Store(time.Now().UnixNano())
+	}
+	if err != nil && ctx.Err() == nil {
+		c.opt.Log.Warn("evicting from the cache", "cache", c.dir, "err", err)
+	}
+}
+
 // count finds out how much is there.
 func (c *Cache) count(ctx context.Context) {
-	c.evicting.Lock() // an eviction counts too, and each would add what the other has found
-	defer c.evicting.Unlock()
+	really, done := c.alone(ctx.Done())
+	defer done()
 	var total int64
-	before := c.usage.Load()
+	before := c.tally.all()
 	if err := c.walk(ctx, func(f file) { total += onDisk(f.size) }); err != nil {
 		if ctx.Err() == nil {
 			c.opt.Log.Warn("the cache cannot be counted", "cache", c.dir, "err", err)
 		}
+		return
 	}
-	c.usage.Add(total - before) // what was added meanwhile may count twice until the next eviction
+	c.counted(really, total, before)
+}
+
+// counted puts the tally right, which was before when the counting began. What was
+// added meanwhile may count twice until the next time. Who was not alone leaves it
+// to the other.
+func (c *Cache) counted(really bool, total, before int64) {
+	if really {
+		c.tally.add(total - before)
+		c.tally.all()
+	}
 }
 
 // file is one object on disk.
@@ -106,24 +145,40 @@ func (c *Cache) walk(ctx context.Context, f func(file)) error {
 // are left. Pinned objects and those in use here stay. It returns how many bytes
 // it removed.
 func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
+	return c.evictTo(ctx, func(int64) int64 { return target })
+}
+
+// MakeRoom is Evict for a disk that is full: it removes a quarter of what is there.
+func (c *Cache) MakeRoom(ctx context.Context) (int64, error) {
+	return c.evictTo(ctx, func(total int64) int64 { return total / 4 * keepFour })
+}
+
+func (c *Cache) evictTo(ctx context.Context, target func(total int64) int64) (int64, error) {
 	if c.readOnly.Load() {
 		return 0, fs.ErrPermission
 	}
-	// One at a time: two would each remove what the other has not yet counted.
-	c.evicting.Lock()
-	defer c.evicting.Unlock()
+	really, done := c.alone(ctx.Done())
+	defer done()
+	freed, _, err := c.evict(ctx, really, target)
+	return freed, err
+}
+
+// evict does the work of Evict, for who is alone, really or not. targetOf gets the
+// bytes that were found; left is how many of them are still there.
+func (c *Cache) evict(ctx context.Context, really bool, targetOf func(total int64) int64) (freed, left int64, err error) {
 	var files []file
 	var total int64
-	before := c.usage.Load()
+	before := c.tally.all()
 	if err := c.walk(ctx, func(f file) {
 		files = append(files, f)
 		total += onDisk(f.size)
 	}); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	c.usage.Add(total - before) // what was added meanwhile may count twice until the next time
+	c.counted(really, total, before)
+	target := targetOf(total)
 	if total <= target {
-		return 0, nil
+		return 0, total, nil
 	}
 	c.emptyQuarantine()
 	keep := c.allPins()
@@ -131,7 +186,6 @@ func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
 		a, b := files[i], files[j]
 		return cmp.Or(a.used.Compare(b.used), bytes.Compare(a.hash.Digest[:], b.hash.Digest[:])) < 0
 	})
-	var freed int64
 	count := 0
 	for _, f := range files {
 		if total-freed <= target || ctx.Err() != nil {
@@ -144,20 +198,21 @@ func (c *Cache) Evict(ctx context.Context, target int64) (int64, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			return freed, err
+			return freed, total - freed, err
 		}
+		c.tally.add(-onDisk(f.size))
 		freed += onDisk(f.size)
 		count++
 	}
-	c.usage.Add(-freed)
+	c.tally.all()
 	if count > 0 {
 		c.cleaned()
 	}
 	c.opt.Log.Info("evicted objects", "cache", c.dir, "objects", count, "bytes", freed, "left", total-freed)
 	if total-freed > target {
-		return freed, fmt.Errorf("%d bytes are pinned or in use, more than the wanted %d", total-freed, target)
+		return freed, total - freed, fmt.Errorf("%d bytes are pinned or in use, more than the wanted %d", total-freed, target)
 	}
-	return freed, ctx.Err()
+	return freed, total - freed, ctx.Err()
 }
 
 func (c *Cache) emptyQuarantine() {

@@ -125,10 +125,9 @@ func (t *Txn) Commit() (*Object, error) {
 		t.failed = err
 		return nil, fmt.Errorf("opening object %s: %w", t.hash, err)
 	}
-	if used, quota := t.c.usage.Add(onDisk(t.size)), t.c.quota.Load(); quota > 0 && used > quota {
-		t.c.wake()
-	}
-	return t.c.adopt(t.hash, &shared{f: r, size: t.size, comp: t.comp}), nil
+	o := t.c.adopt(t.hash, &shared{f: r, size: t.size, comp: t.comp})
+	t.c.stored(t.c.tally.add(onDisk(t.size)))
+	return o, nil
 }
 
 // Abort drops the object unless it was committed.
