@@ -186,16 +186,12 @@ func TestCacheVanishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range list {
-		if err := os.RemoveAll(filepath.Join(opt.CacheDir, e.Name())); err != nil {
-			t.Fatal(err)
-		}
+		cvmfstest.RemoveAll(t, filepath.Join(opt.CacheDir, e.Name()))
 	}
 	compare(t, tree(t, r, ""), want)
 	// Itself: memory has to do.
 	r.DetachCatalogs()
-	if err := os.RemoveAll(opt.CacheDir); err != nil {
-		t.Fatal(err)
-	}
+	cvmfstest.RemoveAll(t, opt.CacheDir)
 	compare(t, tree(t, r, ""), want)
 }
 

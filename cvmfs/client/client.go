@@ -136,17 +136,19 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 	if opt.UserAgent == "" {
 		opt.UserAgent = "cvmfs Fuse 2.12 (mica)" // Compat: some proxies let only clients of that name through
 	}
-	net, err := newTransfer(opt, "."+opt.Name)
-	if err != nil {
-		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
-	}
-	ext, err := newExternal(opt)
-	if err != nil {
-		return nil, fmt.Errorf("opening repository %q: external files: %w", opt.Name, err)
-	}
 	cache, err := objectcache.Open(opt.CacheDir, objectcache.Options{Name: opt.Name, Quota: opt.Quota, Now: opt.Now, Log: opt.Log})
 	if err != nil {
 		return nil, fmt.Errorf("opening repository %q: %w: %w", opt.Name, ErrCache, err)
+	}
+	net, err := newTransfer(opt, cache, "."+opt.Name)
+	if err != nil {
+		_ = cache.Close()
+		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, err)
+	}
+	ext, err := newExternal(opt, cache)
+	if err != nil {
+		_ = cache.Close()
+		return nil, fmt.Errorf("opening repository %q: external files: %w", opt.Name, err)
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	r := &Repository{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 )
 
@@ -26,7 +27,7 @@ type External struct {
 
 // newExternal makes the client for external files, which may have no server yet.
 // What External does not say is as for the repository.
-func newExternal(opt Options) (*transfer.Client, error) {
+func newExternal(opt Options, cache *objectcache.Cache) (*transfer.Client, error) {
 	e := opt.External
 	opt.Servers, opt.Proxies = e.Servers, e.Proxies
 	n := &opt.Network
@@ -37,7 +38,7 @@ func newExternal(opt Options) (*transfer.Client, error) {
 	if e.TimeoutDirect > 0 {
 		n.TimeoutDirect = e.TimeoutDirect
 	}
-	return newTransfer(opt, "-external."+opt.Name)
+	return newTransfer(opt, cache, "-external."+opt.Name)
 }
 
 // purpose is what a server is told of why an object is wanted. Compat: what the

@@ -3,10 +3,10 @@ package client
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/micavm/mica/cvmfs"
+	"github.com/micavm/mica/cvmfs/client/internal/objectcache"
 	"github.com/micavm/mica/cvmfs/client/internal/transfer"
 )
 
@@ -129,43 +129,33 @@ func (r *Repository) Nameservers() []string { return r.net.Nameservers() }
 // Masked returns a text with stars for the names and passwords in its URLs.
 func Masked(text string) string { return transfer.Masked(text) }
 
-func newTransfer(opt Options, state string) (*transfer.Client, error) {
+func newTransfer(opt Options, cache *objectcache.Cache, state string) (*transfer.Client, error) {
 	return transfer.New(transfer.Config{
 		Tuning: transfer.Tuning(opt.Network), Servers: opt.Servers, Proxies: opt.Proxies, Environment: os.Getenv("http_proxy"),
 		Timeout: opt.Timeout, Retries: opt.Retries, Backoff: opt.Backoff, Nameservers: opt.Nameservers, UserAgent: opt.UserAgent,
-		State: stateIn(opt.CacheDir, state), Log: opt.Log,
+		State: stateIn(cache, state), Log: opt.Log,
 		// Not opt.Now: what is waited for is time that passes, whatever the date.
 	})
 }
 
-// stateIn keeps what the network was found to be like in the cache directory.
-// That it cannot be written is no matter: it is found out again. Compat: the
-// names uuid and proxies are the original's.
-func stateIn(dir, suffix string) transfer.State {
+// stateIn keeps what the network was found to be like in the cache. That it cannot
+// be written is no matter: it is found out again. Compat: the names uuid and proxies
+// are the original's.
+func stateIn(cache *objectcache.Cache, suffix string) transfer.State {
 	file := func(kind string) string {
 		if kind == "uuid" {
-			return filepath.Join(dir, kind)
+			return kind
 		}
-		return filepath.Join(dir, kind+suffix)
+		return kind + suffix
 	}
 	return transfer.State{
 		Load: func(kind string) string {
-			data, err := os.ReadFile(file(kind))
+			data, err := cache.ReadShared(file(kind))
 			if err != nil || len(data) > maxSigned {
 				return ""
 			}
 			return string(data)
 		},
-		Save: func(kind, text string) {
-			f, err := os.CreateTemp(dir, ".state-*")
-			if err != nil {
-				return
-			}
-			_, err = f.WriteString(text)
-			if closeErr := f.Close(); err == nil && closeErr == nil && os.Rename(f.Name(), file(kind)) == nil {
-				return
-			}
-			_ = os.Remove(f.Name())
-		},
+		Save: func(kind, text string) { _ = cache.WriteShared(file(kind), []byte(text), false) },
 	}
 }

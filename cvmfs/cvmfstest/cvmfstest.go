@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/micavm/mica/cvmfs"
 )
@@ -89,6 +90,19 @@ func unpackOne(path string, h *tar.Header, r io.Reader) error {
 	}
 	_, err = io.Copy(f, r)
 	return errors.Join(err, f.Close())
+}
+
+// RemoveAll removes what is at a path while others may still write below it.
+func RemoveAll(t testing.TB, path string) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = os.RemoveAll(path); err == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal(err)
 }
 
 // Read returns a file of the repository.

@@ -107,16 +107,12 @@ func TestCacheDeleted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(opt.CacheDir, e.Name())); err != nil {
-			t.Fatal(err)
-		}
+		cvmfstest.RemoveAll(t, filepath.Join(opt.CacheDir, e.Name()))
 	}
 	r.DetachCatalogs()
 	dropPages(t)
 	cvmfstest.Compare(t, tree(t, at), want, unreadable)
-	if err := os.RemoveAll(opt.CacheDir); err != nil {
-		t.Fatal(err)
-	}
+	cvmfstest.RemoveAll(t, opt.CacheDir)
 	r.DetachCatalogs()
 	dropPages(t)
 	cvmfstest.Compare(t, tree(t, at), want, unreadable)

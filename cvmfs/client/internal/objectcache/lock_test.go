@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -95,5 +96,49 @@ func TestTransactionsDespiteACopy(t *testing.T) {
 	}
 	if !has(c, h) {
 		t.Error("the object that was committed is not there")
+	}
+}
+
+// What a killed process has left in txn goes when the cache is opened the next
+// time; what a living one is writing stays, however long that takes.
+func TestSweepSparesTheLiving(t *testing.T) {
+	dir := t.TempDir()
+	living := openCache(t, dir, Options{})
+	state, name, err := living.temporary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, data := content(1)
+	x, err := living.Begin(h, cvmfs.Plain, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, txnDir, "left")
+	if err := os.WriteFile(left, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	next := openCache(t, dir, Options{Now: func() time.Time { return time.Now().Add(time.Minute) }})
+	next.stop()
+	next.stopped.Wait() // it has swept
+	if _, err := os.Stat(left); err == nil {
+		t.Error("what nobody holds stays")
+	}
+	for what, file := range map[string]string{"state": filepath.Join(dir, name), "object": filepath.Join(dir, txnDir, x.name)} {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("the %s that is being written: %v", what, err)
+		}
+	}
+	if o, err := x.Commit(); err != nil {
+		t.Error(err)
+	} else if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+	unlock(state)
+	next.sweepTxn()
+	if list, err := os.ReadDir(filepath.Join(dir, txnDir)); err != nil || len(list) > 0 {
+		t.Errorf("left: %v, %v", list, err)
 	}
 }
