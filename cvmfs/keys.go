@@ -41,19 +41,39 @@ func parsePublicKey(block *pem.Block) (*rsa.PublicKey, error) {
 		if err != nil {
 			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
 		}
-		key, ok := parsed.(*rsa.PublicKey)
-		if !ok {
-			return nil, fmt.Errorf("public key: not RSA: %w", ErrMalformed)
+		key, err := rsaKey(parsed)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w", err)
 		}
 		return key, nil
 	case "RSA PUBLIC KEY":
-		key, err := x509.ParsePKCS1PublicKey(block.Bytes)
+		parsed, err := x509.ParsePKCS1PublicKey(block.Bytes)
 		if err != nil {
 			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
+		}
+		key, err := rsaKey(parsed)
+		if err != nil {
+			return nil, fmt.Errorf("public key: %w", err)
 		}
 		return key, nil
 	}
 	return nil, fmt.Errorf("public key: PEM block %q: %w", clip(block.Type), ErrMalformed)
+}
+
+// maxKeyBits is OpenSSL's limit on the keys that it verifies with
+// (openssl: include/openssl/rsa.h, OPENSSL_RSA_MAX_MODULUS_BITS). Of a key of a
+// million bits, which fits into a certificate, a single signature takes minutes.
+const maxKeyBits = 16384
+
+func rsaKey(parsed any) (*rsa.PublicKey, error) {
+	key, ok := parsed.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("not RSA: %w", ErrMalformed)
+	}
+	if key.N.BitLen() > maxKeyBits {
+		return nil, fmt.Errorf("a key of %d bits, more than %d: %w", key.N.BitLen(), maxKeyBits, ErrMalformed)
+	}
+	return key, nil
 }
 
 // ParsePrivateKey reads the first RSA private key (PRIVATE KEY or RSA PRIVATE

@@ -164,9 +164,8 @@ func parseCertificate(data []byte) (der []byte, key *rsa.PublicKey, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate: %w: %w", ErrMalformed, err)
 	}
-	key, ok := c.PublicKey.(*rsa.PublicKey)
-	if !ok {
-		return nil, nil, fmt.Errorf("certificate: its key is not RSA: %w", ErrMalformed)
+	if key, err = rsaKey(c.PublicKey); err != nil {
+		return nil, nil, fmt.Errorf("certificate: its key: %w", err)
 	}
 	return block.Bytes, key, nil
 }
