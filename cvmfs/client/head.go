@@ -322,23 +322,34 @@ const (
 )
 
 func (r *Repository) knownTags() map[string]revision {
-	known := map[string]revision{}
 	data, err := r.cache.ReadState(tagState)
 	if err != nil {
-		return known
+		return map[string]revision{}
 	}
-	for line := range strings.Lines(string(data)) {
+	return parseTags(string(data))
+}
+
+// parseTags reads lines of a root catalogue's hash, its revision, and the tag that
+// stood for it. Other lines are passed over.
+func parseTags(text string) map[string]revision {
+	known := map[string]revision{}
+	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
 		if len(fields) != 3 || len(known) == maxTags {
 			continue
 		}
 		h, err := cvmfs.ParseHash(fields[0])
 		n, err2 := strconv.ParseUint(fields[1], 10, 64)
-		if err == nil && err2 == nil {
+		if err == nil && err2 == nil && !h.IsZero() {
 			known[fields[2]] = revision{hash: h, size: -1, revision: n}
 		}
 	}
 	return known
+}
+
+// tagLine is what parseTags reads.
+func tagLine(tag string, v revision) string {
+	return fmt.Sprintf("%s %d %s\n", v.hash, v.revision, tag)
 }
 
 func (r *Repository) rememberTag(tag string, want revision) {
@@ -346,11 +357,10 @@ func (r *Repository) rememberTag(tag string, want revision) {
 	if old, ok := known[tag]; ok && old.hash == want.hash {
 		return
 	}
-	line := func(tag string, v revision) string { return fmt.Sprintf("%s %d %s\n", v.hash, v.revision, tag) }
-	text := line(tag, want) // first, so that it is never the one left out
+	text := tagLine(tag, want) // first, so that it is never the one left out
 	for t, v := range known {
 		if t != tag {
-			text += line(t, v)
+			text += tagLine(t, v)
 		}
 	}
 	if err := r.cache.WriteState(tagState, []byte(text), true); err != nil {

@@ -113,3 +113,26 @@ func TestLineage(t *testing.T) {
 		t.Errorf("Lineage of a single file = %q", got)
 	}
 }
+
+// What is read of tags is what was written of them, and of anything else at most
+// as many as are remembered.
+func FuzzTags(f *testing.F) {
+	const root = "6dbbb8b9d178f811e278804874ca6efdf98f846a"
+	line := root + " 3 trunk\n"
+	f.Add(line)
+	f.Add(line + "x\n" + root + "-shake128 18446744073709551615 @2026-01-01T00:00:00Z")
+	f.Add(strings.Repeat(line, 100))
+	f.Add(strings.Repeat("0", 32) + " 0 0") // a hash that names nothing
+	f.Fuzz(func(t *testing.T, text string) {
+		known := parseTags(text)
+		if len(known) > maxTags || len(known) > strings.Count(text, "\n")+1 {
+			t.Errorf("%d tags", len(known))
+		}
+		for tag, v := range known {
+			again := parseTags(tagLine(tag, v))
+			if len(again) != 1 || again[tag] != v {
+				t.Errorf("tag %q, %+v is read again as %+v", tag, v, again)
+			}
+		}
+	})
+}

@@ -37,17 +37,28 @@ const recordSize = 9
 // another kind of client wrote the object.
 func getRecord(f *os.File) (record, bool) {
 	var b [recordSize + 1]byte
-	if n, err := unix.Fgetxattr(int(f.Fd()), recordAttr, b[:]); err != nil || n != recordSize {
+	n, err := unix.Fgetxattr(int(f.Fd()), recordAttr, b[:])
+	if err != nil {
+		return record{}, false
+	}
+	return parseRecord(b[:n])
+}
+
+func parseRecord(b []byte) (record, bool) {
+	if len(b) != recordSize {
 		return record{}, false
 	}
 	return record{sum: [4]byte(b[:4]), epoch: binary.LittleEndian.Uint32(b[4:]), comp: cvmfs.Compression(b[8])}, true
 }
 
+func (r record) bytes() []byte {
+	return append(binary.LittleEndian.AppendUint32(r.sum[:], r.epoch), byte(r.comp))
+}
+
 // setRecord reports whether the file system took it. An object without one is
 // just not checked after an unclean end.
 func (c *Cache) setRecord(f *os.File, r record) bool {
-	b := binary.LittleEndian.AppendUint32(r.sum[:], r.epoch)
-	return unix.Fsetxattr(int(f.Fd()), recordAttr, append(b, byte(r.comp)), 0) == nil
+	return unix.Fsetxattr(int(f.Fd()), recordAttr, r.bytes(), 0) == nil
 }
 
 func (c *Cache) readEpoch() uint32 {
@@ -58,9 +69,15 @@ func (c *Cache) readEpoch() uint32 {
 		}
 		return 0
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 32)
+	return parseEpoch(string(data))
+}
+
+// parseEpoch reads the count. Of a damaged one it makes one that no object has, so
+// that all are checked.
+func parseEpoch(text string) uint32 {
+	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 32)
 	if err != nil {
-		return 1<<32 - 1 // damaged: no object has it, all are checked
+		return 1<<32 - 1
 	}
 	return uint32(n)
 }

@@ -2,8 +2,12 @@ package objectcache
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/micavm/mica/cvmfs"
@@ -172,4 +176,52 @@ func TestTwoContentsOfOneHash(t *testing.T) {
 		}
 		_ = held.Close()
 	}
+}
+
+func FuzzEpoch(f *testing.F) {
+	f.Add("7\n")
+	f.Add("")
+	f.Add("-1")
+	f.Add("4294967296")
+	f.Fuzz(func(t *testing.T, text string) {
+		n := parseEpoch(text)
+		if again := parseEpoch(strconv.FormatUint(uint64(n), 10) + "\n"); again != n {
+			t.Errorf("parseEpoch(%q) = %d, and then %d", text, n, again)
+		}
+		if n == 0 && !strings.Contains(text, "0") {
+			t.Errorf("parseEpoch(%q) = 0, with which nothing is checked", text)
+		}
+	})
+}
+
+// Whatever the record of a damaged object says, it is not handed out after an
+// unclean end, unless by a checksum that happens to be right.
+func FuzzRecord(f *testing.F) {
+	f.Add(record{sum: [4]byte{1, 2, 3, 4}, comp: cvmfs.Plain, epoch: 5}.bytes())
+	f.Add(make([]byte, recordSize))
+	f.Add([]byte("short"))
+	file := filepath.Join(f.TempDir(), "object")
+	content := []byte("content")
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		known, ok := parseRecord(data)
+		if ok != (len(data) == recordSize) || ok && !bytes.Equal(known.bytes(), data) {
+			t.Errorf("parseRecord(%x) = %+v, %v", data, known, ok)
+		}
+		object, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer object.Close()
+		sum := crc32.Checksum(content, castagnoli)
+		right := ok && binary.BigEndian.Uint32(known.sum[:]) == sum
+		if err := verify(object, cvmfs.SHA1.Sum(nil), cvmfs.Zlib, known, ok); (err == nil) != (right || !ok) {
+			t.Errorf("verify with %+v: %v", known, err)
+		}
+		if err := verify(object, cvmfs.SHA1.Sum(nil), cvmfs.Plain, known, ok); err == nil {
+			t.Error("an uncompressed object of another name is taken for good")
+		}
+	})
 }

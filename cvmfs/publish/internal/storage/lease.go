@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -28,6 +27,25 @@ type claim struct {
 	Holder  string    `json:"holder"`
 	Nonce   string    `json:"nonce"`
 	Expires time.Time `json:"expires"`
+}
+
+// parseClaim reads a lock. Whoever may write to the bucket has written it.
+func parseClaim(data []byte) (claim, error) {
+	var c claim
+	if err := json.Unmarshal(data, &c); err != nil {
+		return claim{}, fmt.Errorf("%s: %w", lockFile, err)
+	}
+	return c, nil
+}
+
+// taken is the error of who finds a lock. until is when it ends; zero if that does
+// not matter.
+func (c claim) taken(of string, until time.Time) error {
+	text := fmt.Sprintf("%s by %.100q", of, c.Holder)
+	if !until.IsZero() {
+		text += fmt.Sprintf(", until %s unless it goes on", until.Format(time.RFC3339))
+	}
+	return fmt.Errorf("%s: %w", text, atomicfile.ErrLocked)
 }
 
 type bucketLock struct {
@@ -70,9 +88,8 @@ func (b *Bucket) Lock(ctx context.Context) (Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found claim
-	if json.Unmarshal(now, &found) != nil || found.Nonce != c.Nonce {
-		return nil, fmt.Errorf("%s by %s: %w", b, found.Holder, atomicfile.ErrLocked)
+	if found, err := parseClaim(now); err != nil || found.Nonce != c.Nonce {
+		return nil, found.taken(b.String(), time.Time{})
 	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	l := &bucketLock{b: b, mine: c, end: end, done: make(chan struct{}), expires: c.Expires}
@@ -98,9 +115,8 @@ func (b *Bucket) expired(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var c claim
-	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&c); err == nil && b.now().Before(c.Expires) {
-		return fmt.Errorf("%s by %s, until %s unless it goes on: %w", b, c.Holder, c.Expires.Format(time.RFC3339), atomicfile.ErrLocked)
+	if c, err := parseClaim(data); err == nil && b.now().Before(c.Expires) {
+		return c.taken(b.String(), c.Expires)
 	}
 	b.remember(lockFile, etag)
 	return nil
@@ -161,8 +177,7 @@ func (l *bucketLock) Unlock() error {
 	if err != nil {
 		return err
 	}
-	var c claim
-	if json.Unmarshal(data, &c) != nil || c.Nonce != l.mine.Nonce {
+	if c, err := parseClaim(data); err != nil || c.Nonce != l.mine.Nonce {
 		return nil
 	}
 	return l.b.Remove(ctx, []string{lockFile}, func(int) {})
