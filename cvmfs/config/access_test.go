@@ -92,19 +92,38 @@ func TestNotFollowed(t *testing.T) {
 	}
 }
 
-// Keys of well-known repositories, with the SHA-256 of their public key. Those of
-// cern.ch and egi.eu were compared with mount/keys of cvmfs/cvmfs; the source of
-// each stands in its file below known.
+// Keys of well-known repositories, with the SHA-256 of their public key. Each is
+// that of the public file behind it, which it was compared with to the last byte in
+// November 2026.
 func TestKnownKeys(t *testing.T) {
 	for name, want := range map[string][]string{
-		"cernvm-prod.cern.ch":        {"56d801f7d6b756433a2dd8493001d4abcdba810bf59369464fd7ab9325add74b", "79dd263cc8ca21d33b03a4537d1d192ec8ec601e29f07e092b9d6938158adac7", "ea1b11163b2e9ac3e20c57dbc71ffb15466f0ce844da62257c50f4c2ecafec6e"},
-		"cernvm-devel.cern.ch":       {"be5545fa85c644a210d526a84358fd5ef294d8cb1522e7d25120be8d5959faf0"},
-		"cernvm-sl7.cern.ch":         {"00edbacd7e35209d647a0912d4030aa34bef869180a19ecaf6cd8ac7bb458de5"},
-		"cernvm-testing.cern.ch":     {"0a1bd1c0d419bbff31c00a130e36906eac62ac148ffa989e2ede7d9212661ff2"},
-		"grid.desy.de":               {"5c9fc8065c436e9473a322086042a950e5db491c2e3be3a8807de8671a4b2675", "be61a8803c8920d48e830b5b910b663d650eb5ec8a0757abd80b40f0b3e0c542"},
-		"software.eessi.io":          {"7b3afdd160203a6fb1eec490c8d389b26f65358d7644b2c97c89873dac9e1cc7"},
-		"dirac.egi.eu":               {"d0cde0e3b1ff6454ca728af625d7103d457b023bf9d57d6ddc66078582a4d011"},
-		"oasis.opensciencegrid.org":  {"115fd1622881b4fd604bfe51a699e58fe31c51d6cf178dd4b11177ed17b9b6be"},
+		"cernvm-prod.cern.ch": {
+			"56d801f7d6b756433a2dd8493001d4abcdba810bf59369464fd7ab9325add74b", // cvmfs/cvmfs e1de67e6: mount/keys/cern-it1.cern.ch.pub
+			"79dd263cc8ca21d33b03a4537d1d192ec8ec601e29f07e092b9d6938158adac7", // cvmfs/cvmfs b311c6c7: mount/keys/cern-it4.cern.ch.pub
+			"ea1b11163b2e9ac3e20c57dbc71ffb15466f0ce844da62257c50f4c2ecafec6e", // cvmfs/cvmfs b311c6c7: mount/keys/cern-it5.cern.ch.pub
+		},
+		"cernvm-devel.cern.ch": {
+			"be5545fa85c644a210d526a84358fd5ef294d8cb1522e7d25120be8d5959faf0", // cernvm/cernvm-micro 3752f2c2: docker/UCVM/keys/cernvm-devel.cern.ch.pub
+		},
+		"cernvm-sl7.cern.ch": {
+			"00edbacd7e35209d647a0912d4030aa34bef869180a19ecaf6cd8ac7bb458de5", // cernvm/cernvm-micro 3752f2c2: docker/UCVM/keys/cernvm-sl7.cern.ch.pub
+		},
+		"cernvm-testing.cern.ch": {
+			"0a1bd1c0d419bbff31c00a130e36906eac62ac148ffa989e2ede7d9212661ff2", // cernvm/cernvm-micro 6238b564: packages.d/cvmfs-config/etc/cvmfs/keys/cernvm-testing.cern.ch/cernvm-testing.cern.ch.pub
+		},
+		"grid.desy.de": {
+			"5c9fc8065c436e9473a322086042a950e5db491c2e3be3a8807de8671a4b2675", // cvmfs-contrib/config-repo 7e08601c: etc/cvmfs/keys/desy.de/desy.de.20260611.2048.pub
+			"be61a8803c8920d48e830b5b910b663d650eb5ec8a0757abd80b40f0b3e0c542", // cvmfs-contrib/config-repo b00191a0: etc/cvmfs/keys/desy.de/desy.de.20260611.4096.pub
+		},
+		"software.eessi.io": { // the same in EESSI/filesystem-layer 0254abcb: inventory/group_vars/all.yml
+			"7b3afdd160203a6fb1eec490c8d389b26f65358d7644b2c97c89873dac9e1cc7", // cvmfs-contrib/config-repo e06c4d6f: etc/cvmfs/keys/eessi.io/eessi.io.pub
+		},
+		"dirac.egi.eu": {
+			"d0cde0e3b1ff6454ca728af625d7103d457b023bf9d57d6ddc66078582a4d011", // cvmfs/cvmfs 6b8dad78: mount/keys/egi.eu.pub
+		},
+		"oasis.opensciencegrid.org": {
+			"115fd1622881b4fd604bfe51a699e58fe31c51d6cf178dd4b11177ed17b9b6be", // cvmfs/cvmfs b3b94a12: cvmfs-keys/keys/opensciencegrid.org.pub
+		},
 		"config-osg.example.invalid": nil,
 	} {
 		c, err := Read(name, Options{Dir: t.TempDir()})
