@@ -13,25 +13,13 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
-	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 // forge builds a good catalogue and changes it with SQL.
 func forge(t testing.TB, statements ...string) string {
 	t.Helper()
 	file := build(t)
-	db, err := sqlite.Create(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range statements {
-		if err := db.Exec(s); err != nil {
-			t.Fatalf("%s: %v", s, err)
-		}
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	cvmfstest.Exec(t, file, statements...)
 	return file
 }
 
@@ -203,17 +191,8 @@ func TestOpenRefuses(t *testing.T) {
 
 // Damaged pages give errors or wrong answers, never a crash or a hang.
 func FuzzCatalog(f *testing.F) {
-	good, err := os.ReadFile(build(f))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(uint32(100), []byte{0xff, 0xff})
-	f.Add(uint32(4096), []byte{0x0d})
-	f.Add(uint32(0), []byte("SQLite format 3"))
 	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
-		data := append([]byte(nil), good...)
-		copy(data[int(at)%len(data):], patch)
+	cvmfstest.FuzzDatabase(f, build(f), func(t *testing.T, data []byte) {
 		file := filepath.Join(dir, fmt.Sprintf("c%d", rand.Uint64())) //nolint:gosec // a file name
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)

@@ -65,6 +65,17 @@ func (r Repo) Sign(t testing.TB, m *cvmfs.Manifest) {
 func (r Repo) Change(t testing.TB, catalog cvmfs.Hash, statements ...string) cvmfs.Hash {
 	t.Helper()
 	file := r.Object(t, catalog, cvmfs.SuffixCatalog)
+	Exec(t, file, statements...)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Store(t, catalog.Algorithm, data, cvmfs.SuffixCatalog)
+}
+
+// Exec runs statements of SQL on a database.
+func Exec(t testing.TB, file string, statements ...string) {
+	t.Helper()
 	db, err := sqlite.Create(file)
 	if err != nil {
 		t.Fatal(err)
@@ -77,9 +88,22 @@ func (r Repo) Change(t testing.TB, catalog cvmfs.Hash, statements ...string) cvm
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile(file)
+}
+
+// FuzzDatabase has use called with a database in which some bytes are others.
+func FuzzDatabase(f *testing.F, good string, use func(t *testing.T, data []byte)) {
+	f.Helper()
+	whole, err := os.ReadFile(good)
 	if err != nil {
-		t.Fatal(err)
+		f.Fatal(err)
 	}
-	return r.Store(t, catalog.Algorithm, data, cvmfs.SuffixCatalog)
+	f.Add(uint32(100), []byte{0xff, 0xff})             // in the first page
+	f.Add(uint32(4096), []byte{0x0d})                  // the kind of the second
+	f.Add(uint32(0), []byte("SQLite format 3"))        // as it was
+	f.Add(uint32(4096+8), []byte{0x00, 0x10, 0, 0x10}) // where the second has its cells
+	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
+		data := bytes.Clone(whole)
+		copy(data[int(at)%len(data):], patch)
+		use(t, data)
+	})
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/cvmfs/history"
-	"github.com/micavm/mica/cvmfs/internal/sqlite"
 )
 
 func TestReadOriginal(t *testing.T) {
@@ -124,16 +123,7 @@ func TestHostile(t *testing.T) {
 		if err := history.Write(file, "a.example.org", cvmfs.SHA1.Sum(nil), sample()); err != nil {
 			t.Fatal(err)
 		}
-		db, err := sqlite.Create(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Exec(statement); err != nil {
-			t.Fatalf("%s: %v", statement, err)
-		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		cvmfstest.Exec(t, file, statement)
 		if _, err := history.Open(file); !errors.Is(err, cvmfs.ErrMalformed) {
 			t.Errorf("after %s: Open = %v, want ErrMalformed", statement, err)
 		}
@@ -145,15 +135,7 @@ func FuzzHistory(f *testing.F) {
 	if err := history.Write(file, "a.example.org", cvmfs.SHA1.Sum(nil), sample()); err != nil {
 		f.Fatal(err)
 	}
-	good, err := os.ReadFile(file)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(uint32(100), []byte{0xff, 0xff})
-	f.Add(uint32(4096), []byte{0x0d})
-	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
-		data := append([]byte(nil), good...)
-		copy(data[int(at)%len(data):], patch)
+	cvmfstest.FuzzDatabase(f, file, func(t *testing.T, data []byte) {
 		damaged := filepath.Join(t.TempDir(), "h")
 		if err := os.WriteFile(damaged, data, 0o600); err != nil {
 			t.Fatal(err)

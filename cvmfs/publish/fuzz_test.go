@@ -11,6 +11,7 @@ import (
 
 	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/catalog"
+	"github.com/micavm/mica/cvmfs/cvmfstest"
 )
 
 // Rules that are taken match without harm; those that are not name a line.
@@ -56,17 +57,8 @@ func FuzzReflog(f *testing.F) {
 	if err := l.write(file, fqrn); err != nil {
 		f.Fatal(err)
 	}
-	good, err := os.ReadFile(file)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(uint32(100), []byte{0xff, 0xff})
-	f.Add(uint32(4096), []byte{0x0d})
-	f.Add(uint32(0), []byte("SQLite format 3"))
 	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, at uint32, patch []byte) {
-		data := append([]byte(nil), good...)
-		copy(data[int(at)%len(data):], patch)
+	cvmfstest.FuzzDatabase(f, file, func(t *testing.T, data []byte) {
 		l, err := parseReflog(dir, data, fqrn)
 		if err != nil && !errors.Is(err, cvmfs.ErrMalformed) && !errors.Is(err, cvmfs.ErrWrongName) {
 			t.Errorf("parseReflog = %v, want ErrMalformed or ErrWrongName", err)
