@@ -34,30 +34,23 @@ func ParsePublicKeys(data []byte) ([]*rsa.PublicKey, error) {
 	return keys, nil
 }
 
-func parsePublicKey(block *pem.Block) (*rsa.PublicKey, error) {
+func parsePublicKey(block *pem.Block) (key *rsa.PublicKey, err error) {
+	var parsed any
 	switch block.Type {
 	case "PUBLIC KEY":
-		parsed, err := x509.ParsePKIXPublicKey(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
-		}
-		key, err := rsaKey(parsed)
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
-		}
-		return key, nil
+		parsed, err = x509.ParsePKIXPublicKey(block.Bytes)
 	case "RSA PUBLIC KEY":
-		parsed, err := x509.ParsePKCS1PublicKey(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
-		}
-		key, err := rsaKey(parsed)
-		if err != nil {
-			return nil, fmt.Errorf("public key: %w", err)
-		}
-		return key, nil
+		parsed, err = x509.ParsePKCS1PublicKey(block.Bytes)
+	default:
+		return nil, fmt.Errorf("public key: PEM block %q: %w", clip(block.Type), ErrMalformed)
 	}
-	return nil, fmt.Errorf("public key: PEM block %q: %w", clip(block.Type), ErrMalformed)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w: %w", ErrMalformed, err)
+	}
+	if key, err = rsaKey(parsed); err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	return key, nil
 }
 
 // maxKeyBits is OpenSSL's limit on the keys that it verifies with

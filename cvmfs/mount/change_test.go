@@ -177,18 +177,25 @@ func TestNewRevision(t *testing.T) {
 	}
 }
 
+// holdBack has the server wait: each request is told of in asked, and goes on when
+// release is closed.
+func (w *workshop) holdBack() (asked <-chan struct{}, release chan<- struct{}) {
+	requests, gate := make(chan struct{}, 8), make(chan struct{})
+	hold := func(string) {
+		requests <- struct{}{}
+		<-gate
+	}
+	w.hold.Store(&hold)
+	return requests, gate
+}
+
 // Interrupting one reader leaves the download to the other.
 func TestInterrupt(t *testing.T) {
 	w := newWorkshop(t)
 	w.write("slow", "worth waiting for")
 	w.publish()
 	at, _ := w.mount(mount.Options{AllowOther: true})
-	asked, release := make(chan struct{}, 8), make(chan struct{})
-	hold := func(string) {
-		asked <- struct{}{}
-		<-release
-	}
-	w.hold.Store(&hold)
+	asked, release := w.holdBack()
 	start := func() *exec.Cmd {
 		cmd := exec.CommandContext(t.Context(), "cat", filepath.Join(at, "slow"))
 		if err := cmd.Start(); err != nil {
@@ -236,12 +243,7 @@ func TestSignalDoesNotInterrupt(t *testing.T) {
 	w.write("slow", "worth waiting for")
 	w.publish()
 	at, _ := w.mount(mount.Options{AllowOther: true})
-	asked, release := make(chan struct{}, 8), make(chan struct{})
-	hold := func(string) {
-		asked <- struct{}{}
-		<-release
-	}
-	w.hold.Store(&hold)
+	asked, release := w.holdBack()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap : USR1; exec 3<"$1" && cat <&3`, "sh", filepath.Join(at, "slow"))
 	cmd.Stdout, cmd.Stderr = &out, &out

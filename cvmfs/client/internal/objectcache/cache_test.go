@@ -25,10 +25,17 @@ func content(i int) (cvmfs.Hash, []byte) {
 	return cvmfs.SHA1.Sum(data), data
 }
 
+// put stores the i-th object.
 func put(t testing.TB, c *Cache, i int) cvmfs.Hash {
 	t.Helper()
 	h, data := content(i)
-	txn, err := c.Begin(h, cvmfs.Plain, false)
+	store(t, c, h, cvmfs.Plain, data)
+	return h
+}
+
+func store(t testing.TB, c *Cache, h cvmfs.Hash, comp cvmfs.Compression, data []byte) {
+	t.Helper()
+	txn, err := c.Begin(h, comp, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +50,6 @@ func put(t testing.TB, c *Cache, i int) cvmfs.Hash {
 	if err := o.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return h
 }
 
 func openCache(t testing.TB, dir string, opt Options) *Cache {

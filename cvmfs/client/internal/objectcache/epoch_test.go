@@ -18,21 +18,7 @@ import (
 func zlibObject(t *testing.T, c *Cache) (h cvmfs.Hash, damage func()) {
 	t.Helper()
 	h = cvmfs.SHA1.Sum([]byte("stored"))
-	txn, err := c.Begin(h, cvmfs.Zlib, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer txn.Abort()
-	if _, err := txn.Write([]byte("content")); err != nil {
-		t.Fatal(err)
-	}
-	o, err := txn.Commit()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Close(); err != nil {
-		t.Fatal(err)
-	}
+	store(t, c, h, cvmfs.Zlib, []byte("content"))
 	return h, func() {
 		if err := os.WriteFile(c.Path(h), make([]byte, len("content")), 0o600); err != nil {
 			t.Fatal(err)
