@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/micavm/mica/cvmfs"
 	"github.com/micavm/mica/cvmfs/cvmfstest"
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/tier"
@@ -125,5 +127,38 @@ func mountCommand(t *testing.T, source, at string, args ...string) (end func() e
 			t.Fatalf("mount ended: %v", err)
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+}
+
+// A proxy that keeps an old manifest is gone past, without a word; one that cannot
+// be gone past is named, and what was there already is shown.
+func TestRepoCommandsOnStaleProxy(t *testing.T) {
+	tier.Full(t)
+	old, repo := cvmfstest.Small(t), cvmfstest.Snapshots(t)
+	server := cvmfstest.NewRogue(t, repo.Dir)
+	args := []string{server.Base, "/README", "--key", filepath.Join(old.Keys, cvmfstest.Name+".pub"), "--cache", filepath.Join(t.TempDir(), "cache")}
+	mustRepo(t, newRepoCat, args...)
+	keeps := func(always bool) func(string, int) cvmfstest.Fault {
+		stale := cvmfstest.Body(old.Read(t, cvmfs.ManifestFile))
+		return func(path string, _ int) cvmfstest.Fault {
+			if path != "/"+cvmfs.ManifestFile {
+				return nil
+			}
+			return func(w http.ResponseWriter, r *http.Request, files http.Handler) {
+				if !always && r.Header.Get("Cache-Control") == "no-cache" {
+					files.ServeHTTP(w, r)
+					return
+				}
+				stale(w, r, files)
+			}
+		}
+	}
+	server.Set(keeps(false))
+	if _, said, err := repoCommandBoth(t.Context(), newRepoCat, args...); err != nil || said != "" {
+		t.Errorf("with a proxy that can be gone past: said %q, %v", said, err)
+	}
+	server.Set(keeps(true))
+	if _, said, err := repoCommandBoth(t.Context(), newRepoCat, args...); err != nil || !strings.Contains(said, "revision 4") || !strings.Contains(said, server.Base) || !strings.Contains(said, "\nhint: ") {
+		t.Errorf("with one that cannot: said %q, %v, want the revision, the server and a hint", said, err)
 	}
 }
