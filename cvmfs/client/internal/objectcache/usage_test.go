@@ -87,8 +87,8 @@ func TestTwoProcessesOneQuota(t *testing.T) {
 	}
 	begin(0, 0)
 	begin(1, 1_000_000)
-	largest := onDisk(60 << 10)
-	bound := int64(quota + quota/hardLimitOf + 2*quota/shareOf + 2*largest)
+	largest := onDisk(int64(5000 * len("object 2000000\n")))
+	bound := quota + quota/hardLimitOf + 3*quota/shareOf + 2*largest // the third share is of the one that is killed
 	var most, least int64 = 0, 1 << 60
 	for look := range 60 {
 		time.Sleep(20 * time.Millisecond)
