@@ -51,7 +51,7 @@ func (c *Commands) Answer(ctx context.Context, line string) string {
 			switch blank := len(name) < len(line); {
 			case found.usage == "" && blank:
 				return Unknown
-			case found.usage != "" && argument == "" && !(blank && found.empty):
+			case found.usage != "" && argument == "" && (!blank || !found.empty):
 				return found.usage
 			}
 			return found.answer(ctx, c, argument)

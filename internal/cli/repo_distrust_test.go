@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"crypto/sha256"
 	"fmt"
 	"net/http"
@@ -98,35 +97,10 @@ func TestRepoMountOnDistrust(t *testing.T) {
 					t.Errorf("%q has sha256 %s, %v, want %s", p, got, err, want[p].SHA256)
 				}
 			}
-			if err := end(); err != nil {
+			if _, err := end(); err != nil {
 				t.Error(err)
 			}
 		})
-	}
-}
-
-// mountCommand runs 'repo mount' and waits until it shows something. end unmounts.
-func mountCommand(t *testing.T, source, at string, args ...string) (end func() error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		_, err := repoCommandIn(ctx, newRepoMount, append([]string{source, at, "--foreground", "--config", t.TempDir()}, args...)...)
-		ended <- err
-	}()
-	for {
-		if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
-			return func() error {
-				cancel()
-				return <-ended
-			}
-		}
-		select {
-		case err := <-ended:
-			cancel()
-			t.Fatalf("mount ended: %v", err)
-		case <-time.After(20 * time.Millisecond):
-		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,50 @@ import (
 	"github.com/micavm/mica/internal/fail"
 	"github.com/micavm/mica/internal/tier"
 )
+
+// announced is standard error of a mount; done is closed when it says that it
+// stands, which is after the kernel shows it.
+type announced struct {
+	bytes.Buffer
+	done chan struct{}
+}
+
+func (a *announced) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(" mounted at ")) {
+		close(a.done)
+	}
+	return a.Buffer.Write(p)
+}
+
+// mountCommand runs 'repo mount' until it stands. end unmounts, and returns what
+// went to standard error.
+func mountCommand(t *testing.T, source, at string, args ...string) (end func() (messages string, err error)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	said := &announced{done: make(chan struct{})}
+	ended := make(chan error, 1)
+	args = append([]string{source, at, "--foreground"}, args...)
+	if !slices.Contains(args, "--config") {
+		args = append(args, "--config", t.TempDir())
+	}
+	go func() {
+		_, err := repoCommandTo(ctx, said, newRepoMount, args...)
+		ended <- err
+	}()
+	select {
+	case <-said.done:
+	case err := <-ended:
+		t.Fatalf("mount ended: %v", err)
+	case <-time.After(time.Minute):
+		t.Fatal("not mounted in a minute")
+	}
+	return func() (string, error) {
+		cancel()
+		err := <-ended
+		return said.String(), err
+	}
+}
 
 // A mount shows owners through the maps, and writes down what was read through
 // it when it ends.
@@ -43,7 +88,7 @@ func TestRepoMountRecordsAndMaps(t *testing.T) {
 	if _, err := os.ReadFile(file); err != nil {
 		t.Error(err)
 	}
-	if err := end(); err != nil {
+	if _, err := end(); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(record)
@@ -83,23 +128,7 @@ func TestRepoMountConfigured(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
-	ctx, end := context.WithCancel(t.Context())
-	var messages bytes.Buffer
-	ended := make(chan error, 1)
-	go func() {
-		_, err := repoCommandTo(ctx, &messages, newRepoMount, filepath.Base(repo), at, "--foreground", "--cache", filepath.Join(dir, "cache"), "--config", dir)
-		ended <- err
-	}()
-	for {
-		if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
-			break
-		}
-		select {
-		case err := <-ended:
-			t.Fatalf("mount ended: %v", err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	end := mountCommand(t, filepath.Base(repo), at, "--cache", filepath.Join(dir, "cache"), "--config", dir)
 	for path, want := range map[string]bool{at: true, filepath.Join(at, "README"): false} {
 		buf := make([]byte, 64<<10)
 		n, err := unix.Listxattr(path, buf)
@@ -107,12 +136,12 @@ func TestRepoMountConfigured(t *testing.T) {
 			t.Errorf("magic attributes of %s are listed: %v, %v", path, got, err)
 		}
 	}
-	end()
-	if err := <-ended; err != nil {
+	messages, err := end()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if want := fmt.Sprintf("no more than %d files can be open in this mount, CVMFS_NFILES wants 1073741824", limit.Max); !strings.Contains(messages.String(), want) {
-		t.Errorf("messages %q, want among them %q", messages.String(), want)
+	if want := fmt.Sprintf("no more than %d files can be open in this mount, CVMFS_NFILES wants 1073741824", limit.Max); !strings.Contains(messages, want) {
+		t.Errorf("messages %q, want among them %q", messages, want)
 	}
 }
 

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,25 +23,9 @@ func TestRepoTalk(t *testing.T) {
 		if err := os.Mkdir(at, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() {
-			_, err := repoCommandIn(ctx, newRepoMount, repo, at, "--foreground", "--count-opens", "--key", key, "--cache", cache, "--config", dir)
-			ended <- err
-		}()
-		for {
-			if _, err := os.Stat(filepath.Join(at, "README")); err == nil {
-				break
-			}
-			select {
-			case err := <-ended:
-				t.Fatalf("mount ended: %v", err)
-			case <-time.After(20 * time.Millisecond):
-			}
-		}
+		stop := mountCommand(t, repo, at, "--count-opens", "--key", key, "--cache", cache, "--config", dir)
 		return func() {
-			cancel()
-			if err := <-ended; err != nil {
+			if _, err := stop(); err != nil {
 				t.Error(err)
 			}
 		}
