@@ -32,6 +32,26 @@ apart() {
 	exec unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private -- tini -g -- "$self" world "$@"
 }
 
+# hide_kvm DIR takes /dev/kvm away, by a /dev made in DIR. On a computer whose
+# processor cannot run machines, which may be one itself, the device opens and does
+# not work, or opens for some users only. libvirt finds then at each step that what
+# it knows of QEMU does not fit, and looks at QEMU anew, which takes a second.
+hide_kvm() {
+	[ -e /dev/kvm ] || return 0
+	mkdir "$1"
+	mount -t tmpfs -o mode=0755 none "$1"
+	for node in /dev/*; do
+		case $node in /dev/kvm) continue ;; esac
+		if [ -d "$node" ] && [ ! -L "$node" ]; then
+			mkdir "$1/${node#/dev/}"
+			mount --rbind "$node" "$1/${node#/dev/}"
+		else
+			cp -a "$node" "$1/"
+		fi
+	done
+	mount --move "$1" /dev
+}
+
 # world is what runs inside: DIR COMMAND [ARG]...
 world() {
 	dir=$1; shift
@@ -46,9 +66,7 @@ world() {
 	mount --bind "$dir/lib" /var/lib/libvirt
 	mount --bind "$dir/log" /var/log/libvirt
 	mount --bind "$dir/cache" /var/cache/libvirt
-	# A KVM that opens and does not work, as of hosts that are virtual machines
-	# themselves, makes libvirt look at QEMU anew at each step.
-	[ ! -e /dev/kvm ] || grep -qwE 'vmx|svm' /proc/cpuinfo || mount --bind /dev/null /dev/kvm
+	grep -qwE 'vmx|svm' /proc/cpuinfo || hide_kvm "$dir/dev"
 	rm -f /etc/libvirt/qemu/networks/autostart/* /etc/libvirt/qemu/autostart/*
 	{
 		echo 'security_driver = "none"'
