@@ -93,13 +93,14 @@ before=$(used)
 sh -c "$2"
 echo "$(($(used) - before))" >>"$work/cpu-$1"
 CPU
-# far.sh PART: a new far mount. far.sh took PART: notes what it has fetched, beside
-# what the files take.
+# far.sh PART: a new far mount. far.sh took PART: notes what was fetched through it
+# since, catalogues included, beside what the files take. By then the reader that
+# goes one at a time has fetched exactly that, too.
 cat >"$work/far.sh" <<'FAR'
 #!/bin/bash
 set -e
 if [ "$1" = took ]; then
-	curl -s http://127.0.0.1:18874/taken | awk -v wanted="$(cat "$work/bytes-$2")" '{printf "%.2f\n", $2 / wanted}' >>"$work/fetched-$2"
+	curl -s http://127.0.0.1:18874/taken | awk -v wanted="$(cat "$work/bytes-$2")" '{printf "%.2f\n", $2 / wanted - 1}' >>"$work/fetched-$2"
 	exit
 fi
 "$work/mount.sh" "$far_url" --tag v1
