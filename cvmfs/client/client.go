@@ -113,7 +113,7 @@ func Open(ctx context.Context, opt Options) (*Repository, error) {
 		return nil, err
 	}
 	if len(opt.Servers) == 0 {
-		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, transfer.ErrNoServer)
+		return nil, fmt.Errorf("opening repository %q: %w", opt.Name, ErrNoServer)
 	}
 	if opt.CacheDir == "" {
 		return nil, fmt.Errorf("opening repository %q: no cache directory given", opt.Name)

@@ -17,6 +17,8 @@ var (
 	ErrExternal = errors.New("the content lies on other servers, and none is known")
 	// ErrPinned says that the revision is fixed for the life of the Repository.
 	ErrPinned = errors.New("the revision is fixed")
+	// ErrNoServer says that there is no server to ask.
+	ErrNoServer = transfer.ErrNoServer
 	// ErrNoProxy says that a list names no proxy that can be used.
 	ErrNoProxy = transfer.ErrNoProxy
 	// ErrCache says that there is no using the cache directory.

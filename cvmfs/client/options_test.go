@@ -40,6 +40,21 @@ func TestDate(t *testing.T) {
 	}
 }
 
+// Without a server there is nothing to open, and never news, whatever the cache
+// has and whatever revision is asked for.
+func TestNoServer(t *testing.T) {
+	repo := unpack(t, "repo.tar.gz")
+	opt := options(t, serve(t, repo))
+	root := open(t, opt).RootHash()
+	opt.Servers = nil
+	for _, pin := range []client.Pin{{}, {RootHash: root}} {
+		opt.Pin = pin
+		if _, err := client.Open(t.Context(), opt); !errors.Is(err, client.ErrNoServer) {
+			t.Errorf("Open with %+v and no server = %v, want ErrNoServer", pin, err)
+		}
+	}
+}
+
 // tagsOf returns the tags of a repository, newest revision first.
 func tagsOf(t testing.TB, repo string) []history.Tag {
 	t.Helper()
